@@ -1,0 +1,11 @@
+//! Strata: a container image mounted as an ordinary folder.
+//!
+//! Its changes are kept in a layer of their own and committed as a new image: no daemon, no root
+//! needed, any number of layers. The rooms, in reading order; `ARCHITECTURE.md` says who may know
+//! whom, and `tidy` holds the code to it.
+//!
+//! - [`digest`]: sha256 names
+//! - [`sys`]: system calls; the only unsafe code
+
+pub mod digest;
+pub mod sys;

@@ -1,0 +1,293 @@
+//! Names and attributes: stat, make, link, remove, rename, change.
+//!
+//! Calls that change attributes take a descriptor that may be `O_PATH`, so that the caller can
+//! look first at what it will change.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::{Gid, Uid, UnlinkatFlags};
+
+use crate::sys::Time;
+use crate::sys::error::{check, check_raw};
+use crate::sys::fd::{EMPTY_PATH, proc_path};
+use crate::sys::{Errno, Error, Result};
+
+pub use nix::fcntl::RenameFlags;
+
+/// The attributes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Device of the file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// File type and permissions.
+    pub mode: u32,
+    /// Number of names.
+    pub nlink: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device that a device node stands for.
+    pub rdev: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Blocks of 512 bytes.
+    pub blocks: u64,
+    /// Preferred size of an access.
+    pub blksize: u32,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the attributes.
+    pub ctime: Time,
+}
+
+impl Stat {
+    /// Tells whether this is a directory.
+    pub const fn is_dir(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    /// Tells whether this is a regular file.
+    pub const fn is_regular(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
+    }
+
+    /// Tells whether this is a character device with the number 0/0: the kernel's whiteout.
+    pub const fn is_whiteout_device(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFCHR && self.rdev == 0
+    }
+}
+
+impl From<libc::stat> for Stat {
+    fn from(stat: libc::stat) -> Self {
+        let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+        let time = |secs, nanos: i64| Time { secs, nanos: u32::try_from(nanos).unwrap_or(0) };
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            mode: stat.st_mode,
+            nlink: stat.st_nlink,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            rdev: stat.st_rdev,
+            size: unsigned(stat.st_size),
+            blocks: unsigned(stat.st_blocks),
+            blksize: u32::try_from(stat.st_blksize).unwrap_or(4096),
+            atime: time(stat.st_atime, stat.st_atime_nsec),
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+}
+
+/// Returns the attributes of `name` in `dir`.
+pub fn stat(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Stat> {
+    check(nix::sys::stat::fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW), || {
+        format!("fstatat({}, {name:?})", dir.as_raw_fd())
+    })
+    .map(Stat::from)
+}
+
+/// Returns the attributes of `name` in `dir`; none when there is no such name.
+pub fn stat_if_exists(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Stat>> {
+    match stat(dir, name) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if error.errno() == Errno::ENOENT => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the attributes of what `fd` stands for.
+pub fn fstat(fd: BorrowedFd<'_>) -> Result<Stat> {
+    check(nix::sys::stat::fstat(fd), || format!("fstat({})", fd.as_raw_fd())).map(Stat::from)
+}
+
+/// Makes a directory.
+pub fn make_dir(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<()> {
+    check(nix::sys::stat::mkdirat(dir, name, Mode::from_bits_retain(mode)), || {
+        format!("mkdirat({}, {name:?}, {mode:#o})", dir.as_raw_fd())
+    })
+}
+
+/// Makes a device node, FIFO, socket or empty regular file; `mode` has the type.
+pub fn make_node(dir: BorrowedFd<'_>, name: &OsStr, mode: u32, device: u64) -> Result<()> {
+    let kind = SFlag::from_bits_truncate(mode & libc::S_IFMT);
+    let permissions = Mode::from_bits_truncate(mode & 0o7777);
+    check(nix::sys::stat::mknodat(dir, name, kind, permissions, device), || {
+        format!("mknodat({}, {name:?}, {mode:#o}, {device:#x})", dir.as_raw_fd())
+    })
+}
+
+/// Makes a symbolic link that holds `target`.
+pub fn symlink(target: &OsStr, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    check(nix::unistd::symlinkat(target, dir, name), || {
+        format!("symlinkat({target:?}, {}, {name:?})", dir.as_raw_fd())
+    })
+}
+
+/// Returns what the symbolic link `name` in `dir` holds.
+pub fn read_link(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OsString> {
+    check(nix::fcntl::readlinkat(dir, name), || {
+        format!("readlinkat({}, {name:?})", dir.as_raw_fd())
+    })
+}
+
+/// Returns what the symbolic link that the `O_PATH` descriptor `fd` stands for holds.
+pub fn read_link_fd(fd: BorrowedFd<'_>) -> Result<OsString> {
+    read_link(fd, OsStr::new(""))
+}
+
+/// Gives the file `name` in `dir` another name; a symbolic link is linked itself.
+pub fn link(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    new_dir: BorrowedFd<'_>,
+    new_name: &OsStr,
+) -> Result<()> {
+    check(nix::unistd::linkat(dir, name, new_dir, new_name, AtFlags::empty()), || {
+        let (dir, new_dir) = (dir.as_raw_fd(), new_dir.as_raw_fd());
+        format!("linkat({dir}, {name:?}, {new_dir}, {new_name:?})")
+    })
+}
+
+/// Gives the file that `fd` stands for a name, even its first (`O_TMPFILE`).
+pub fn link_fd(fd: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let path = proc_path(fd);
+    let flags = AtFlags::AT_SYMLINK_FOLLOW;
+    check(nix::unistd::linkat(nix::fcntl::AT_FDCWD, path.as_str(), dir, name, flags), || {
+        format!("linkat({path:?}, {}, {name:?})", dir.as_raw_fd())
+    })
+}
+
+/// Takes a name away from what is not a directory.
+pub fn unlink(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    check(nix::unistd::unlinkat(dir, name, UnlinkatFlags::NoRemoveDir), || {
+        format!("unlinkat({}, {name:?}, 0)", dir.as_raw_fd())
+    })
+}
+
+/// Removes an empty directory.
+pub fn remove_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    check(nix::unistd::unlinkat(dir, name, UnlinkatFlags::RemoveDir), || {
+        format!("unlinkat({}, {name:?}, AT_REMOVEDIR)", dir.as_raw_fd())
+    })
+}
+
+/// Renames (`renameat2`).
+pub fn rename(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    new_dir: BorrowedFd<'_>,
+    new_name: &OsStr,
+    flags: RenameFlags,
+) -> Result<()> {
+    check(nix::fcntl::renameat2(dir, name, new_dir, new_name, flags), || {
+        let (dir, new_dir) = (dir.as_raw_fd(), new_dir.as_raw_fd());
+        format!("renameat2({dir}, {name:?}, {new_dir}, {new_name:?}, {flags:?})")
+    })
+}
+
+/// Changes the permissions of what `fd` stands for, which is not a symbolic link.
+pub fn chmod(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    let path = proc_path(fd);
+    let flags = nix::sys::stat::FchmodatFlags::FollowSymlink;
+    let bits = Mode::from_bits_truncate(mode & 0o7777);
+    check(nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, path.as_str(), bits, flags), || {
+        format!("chmod({path:?}, {mode:#o})")
+    })
+}
+
+/// Changes owner or group, or both, of what `fd` stands for.
+pub fn chown(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    let (owner, group) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    check(nix::unistd::fchownat(fd, "", owner, group, EMPTY_PATH), || {
+        format!("fchownat({}, {uid:?}, {gid:?})", fd.as_raw_fd())
+    })
+}
+
+/// What becomes of a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// It stays.
+    Keep,
+    /// It becomes the present.
+    Now,
+    /// It becomes this.
+    To(Time),
+}
+
+impl SetTime {
+    const fn timespec(self) -> libc::timespec {
+        match self {
+            Self::Keep => libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+            Self::Now => libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW },
+            Self::To(time) => libc::timespec { tv_sec: time.secs, tv_nsec: time.nanos as i64 },
+        }
+    }
+}
+
+/// Changes the times of what `fd` stands for.
+pub fn set_times(fd: BorrowedFd<'_>, atime: SetTime, mtime: SetTime) -> Result<()> {
+    let times = [atime.timespec(), mtime.timespec()];
+    // SAFETY: the path is a literal with its NUL, and `times` has the two elements the call reads.
+    let result = unsafe {
+        libc::utimensat(fd.as_raw_fd(), c"".as_ptr(), times.as_ptr(), libc::AT_EMPTY_PATH)
+    };
+    check_raw(result, || format!("utimensat({}, {atime:?}, {mtime:?})", fd.as_raw_fd())).map(drop)
+}
+
+/// Changes the length of the open file `fd`.
+pub fn truncate_fd(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
+    let call = || format!("ftruncate({}, {size})", fd.as_raw_fd());
+    let len = i64::try_from(size).map_err(|_| Error::new(call(), Errno::EFBIG))?;
+    check(nix::unistd::ftruncate(fd, len), call)
+}
+
+/// The state of a file system.
+#[derive(Clone, Copy, Debug)]
+pub struct StatFs {
+    /// Number that tells the kind of file system.
+    pub magic: i64,
+    /// Size of a block in bytes.
+    pub block_size: u32,
+    /// All blocks.
+    pub blocks: u64,
+    /// Free blocks.
+    pub blocks_free: u64,
+    /// Blocks free to people without privilege.
+    pub blocks_available: u64,
+    /// All inodes.
+    pub files: u64,
+    /// Free inodes.
+    pub files_free: u64,
+    /// Longest name.
+    pub name_max: u32,
+}
+
+/// Returns the state of the file system that holds `fd`.
+pub fn statfs(fd: BorrowedFd<'_>) -> Result<StatFs> {
+    let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: `stat` is the memory of one `struct statfs`, which the call fills.
+    let result = unsafe { libc::fstatfs(fd.as_raw_fd(), stat.as_mut_ptr()) };
+    check_raw(result, || format!("fstatfs({})", fd.as_raw_fd()))?;
+    // SAFETY: the call returned 0, so it filled the whole structure.
+    let stat = unsafe { stat.assume_init() };
+    let narrow = |number: i64| u32::try_from(number).unwrap_or(4096);
+    Ok(StatFs {
+        magic: stat.f_type,
+        block_size: narrow(stat.f_bsize),
+        blocks: stat.f_blocks,
+        blocks_free: stat.f_bfree,
+        blocks_available: stat.f_bavail,
+        files: stat.f_files,
+        files_free: stat.f_ffree,
+        name_max: narrow(stat.f_namelen),
+    })
+}

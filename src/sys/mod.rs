@@ -1,0 +1,105 @@
+//! System calls, and the only unsafe code.
+//!
+//! A wrapper is one call: it takes borrowed descriptors, returns owned ones, decides nothing, and
+//! its error prints the call that was refused. This room knows nothing of Strata: no layer, no
+//! store, no mount option of ours.
+//!
+//! Names of files are bytes (`&OsStr`). Nothing here follows a symbolic link in the last component
+//! unless its name says so, and the rooms above walk by directory descriptor, so that a path inside
+//! somebody's tree cannot lead out of it.
+#![allow(unsafe_code, reason = "this is the room for it")]
+
+mod dir;
+mod error;
+mod fd;
+mod fs;
+mod lock;
+mod mount;
+mod process;
+mod random;
+mod time;
+mod xattr;
+
+pub use dir::{DirStream, RawEntry};
+pub use error::{Errno, Error, Result};
+pub use fd::{
+    allocate, clone_range, copy_range, dup, open, open_dir_path, open_path, open_tmpfile,
+    punch_flags, reopen, seek_data, seek_hole, sync_fs,
+};
+pub use fs::{
+    RenameFlags, SetTime, Stat, StatFs, chmod, chown, fstat, link, link_fd, make_dir, make_node,
+    read_link, read_link_fd, remove_dir, rename, set_times, stat, stat_if_exists, statfs, symlink,
+    truncate_fd, unlink,
+};
+pub use lock::{is_owned, lock_exclusive, try_lock_exclusive, try_own};
+pub use mount::{MountFlags, Unmount, fusermount, mount_fuse, unmount};
+pub use process::{
+    Forked, become_session_leader, block_end_signals, close_inherited, effective_ids, fork,
+    null_stdio, pipe, process_start_ticks, raise_open_files_limit, set_umask, wait_for_end_signal,
+    wait_for_exit,
+};
+pub use random::random_bytes;
+pub use time::Time;
+pub use xattr::{
+    SetXattr, XattrTarget, get_xattr, list_xattr, remove_xattr, set_xattr, xattr_if_set,
+};
+
+/// File type bits and types of `st_mode`, and device numbers, as Linux has them.
+pub mod mode {
+    /// Mask of the file type bits.
+    pub const TYPE: u32 = libc::S_IFMT;
+    /// A regular file.
+    pub const REGULAR: u32 = libc::S_IFREG;
+    /// A directory.
+    pub const DIRECTORY: u32 = libc::S_IFDIR;
+    /// A symbolic link.
+    pub const SYMLINK: u32 = libc::S_IFLNK;
+    /// A character device.
+    pub const CHARACTER: u32 = libc::S_IFCHR;
+    /// A block device.
+    pub const BLOCK: u32 = libc::S_IFBLK;
+    /// A FIFO.
+    pub const FIFO: u32 = libc::S_IFIFO;
+    /// A socket.
+    pub const SOCKET: u32 = libc::S_IFSOCK;
+    /// The bits that chmod can change: permissions, set-uid, set-gid and sticky.
+    pub const PERMISSIONS: u32 = 0o7777;
+    /// Set-uid.
+    pub const SET_UID: u32 = libc::S_ISUID;
+    /// Set-gid.
+    pub const SET_GID: u32 = libc::S_ISGID;
+}
+
+/// Flags of open(2), as the rooms above need them.
+pub mod open_flags {
+    /// A directory, to be read.
+    pub const DIRECTORY: i32 = libc::O_RDONLY | libc::O_DIRECTORY;
+    /// A directory, as a place to start from.
+    pub const DIRECTORY_PATH: i32 = libc::O_PATH | libc::O_DIRECTORY;
+    /// A file that must not exist yet, open for reading and writing.
+    pub const CREATE_NEW: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+    /// For reading.
+    pub const READ: i32 = libc::O_RDONLY;
+    /// For reading and writing.
+    pub const READ_WRITE: i32 = libc::O_RDWR;
+
+    /// Tells whether a file that is opened with these flags loses its content.
+    pub const fn truncates(flags: i32) -> bool {
+        flags & libc::O_TRUNC != 0
+    }
+
+    /// Tells whether a `whence` of lseek(2) looks for data, and not for a hole.
+    pub const fn seeks_data(whence: i32) -> bool {
+        whence == libc::SEEK_DATA
+    }
+}
+
+/// Returns the device number of `major` and `minor`.
+pub fn make_device(major: u32, minor: u32) -> u64 {
+    libc::makedev(major, minor)
+}
+
+/// Returns the major and minor number of a device number.
+pub fn split_device(device: u64) -> (u32, u32) {
+    (libc::major(device), libc::minor(device))
+}

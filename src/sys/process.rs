@@ -1,0 +1,149 @@
+//! The process itself: its identity, its limits, and going to the background.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::Mode;
+
+use crate::sys::error::{check, check_raw};
+use crate::sys::{Error, Result};
+
+/// Which of the two processes this is, after [`fork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forked {
+    /// The one that called; the other has this process id.
+    Parent(i32),
+    /// The new one.
+    Child,
+}
+
+/// Returns the effective user and group of this process.
+pub fn effective_ids() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
+/// Makes a second process from this one, which must have only one thread.
+///
+/// # Errors
+/// `EPERM` when there is more than one thread: the child would have locks that nobody opens.
+pub fn fork() -> Result<Forked> {
+    let threads = std::fs::read_dir("/proc/self/task")
+        .map_err(|error| Error::from_io("read_dir(\"/proc/self/task\")", &error))?
+        .count();
+    if threads != 1 {
+        return Err(Error::new(format!("fork() with {threads} threads"), nix::errno::Errno::EPERM));
+    }
+    // SAFETY: there is one thread, so the child has everything that this process has.
+    match check(unsafe { nix::unistd::fork() }, || "fork()")? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw())),
+        nix::unistd::ForkResult::Child => Ok(Forked::Child),
+    }
+}
+
+/// Waits until a child process ends and returns its exit code; 128 and the signal if one ended it.
+pub fn wait_for_exit(pid: i32) -> Result<u8> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    loop {
+        match waitpid(nix::unistd::Pid::from_raw(pid), None) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(WaitStatus::Exited(_, code)) => return Ok(u8::try_from(code).unwrap_or(1)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Ok(u8::try_from(128 + signal as i32).unwrap_or(u8::MAX));
+            }
+            Ok(_) => {}
+            Err(errno) => return Err(Error::new(format!("waitpid({pid})"), errno)),
+        }
+    }
+}
+
+/// Closes every descriptor but standard input, output and error: what a caller has left open must
+/// not stay open for as long as a mount is served. Nothing of this process may be open yet.
+pub fn close_inherited() -> Result<()> {
+    // SAFETY: the call takes numbers only, and at this point nobody owns a descriptor above 2.
+    let result = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    check_raw(result, || "close_range(3)").map(drop)
+}
+
+/// Leaves the terminal and the process group of the caller (`setsid`).
+pub fn become_session_leader() -> Result<()> {
+    check(nix::unistd::setsid(), || "setsid()").map(drop)
+}
+
+/// Returns the reading and the writing end of a new pipe.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    check(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC), || "pipe2()")
+}
+
+/// Points standard input and output to /dev/null, and standard error to `log` or /dev/null.
+pub fn null_stdio(log: Option<BorrowedFd<'_>>) -> Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| Error::from_io("open(\"/dev/null\")", &error))?;
+    let null = null.as_raw_fd();
+    let error = log.map_or(null, |fd| fd.as_raw_fd());
+    for (from, to) in [(null, 0), (null, 1), (error, 2)] {
+        // SAFETY: `from` is open; 0, 1 and 2 belong to nobody who would be surprised.
+        let result = unsafe { libc::dup2(from, to) };
+        check_raw(result, || format!("dup2({from}, {to})"))?;
+    }
+    Ok(())
+}
+
+fn end_signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
+
+/// Keeps the signals that end a process for [`wait_for_end_signal`], in this thread and in those
+/// that it starts.
+pub fn block_end_signals() -> Result<()> {
+    check(end_signals().thread_block(), || "pthread_sigmask(SIG_BLOCK)")
+}
+
+/// Waits for a signal that would end the process. [`block_end_signals`] came before.
+pub fn wait_for_end_signal() -> Result<()> {
+    check(end_signals().wait(), || "sigwait()").map(drop)
+}
+
+/// Sets the mask of permissions that new files do not get.
+pub fn set_umask(mask: u32) {
+    nix::sys::stat::umask(Mode::from_bits_truncate(mask));
+}
+
+/// Raises the limit of open files to what the administrator allows, and returns it.
+pub fn raise_open_files_limit() -> Result<u64> {
+    let (_, hard) = check(getrlimit(Resource::RLIMIT_NOFILE), || "getrlimit(RLIMIT_NOFILE)")?;
+    check(setrlimit(Resource::RLIMIT_NOFILE, hard, hard), || {
+        format!("setrlimit(RLIMIT_NOFILE, {hard})")
+    })?;
+    Ok(hard)
+}
+
+/// Returns when the process began, in clock ticks since boot; none when there is no such process.
+///
+/// Together with the process id this names a process for ever, since ids are used again.
+pub fn process_start_ticks(pid: i32) -> Result<Option<u64>> {
+    let path = format!("/proc/{pid}/stat");
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::from_io(format!("read({path:?})"), &error)),
+    };
+    // proc(5): the second field is the name in parentheses and may hold anything; the start time
+    // is field 22, the 20th after it.
+    let after_name = text.rsplit_once(')').map_or("", |(_, after)| after);
+    Ok(after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_a_start_and_a_dead_one_has_none() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(process_start_ticks(own).unwrap().is_some());
+        assert_eq!(process_start_ticks(i32::MAX).unwrap(), None);
+    }
+}
