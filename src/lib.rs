@@ -4,8 +4,10 @@
 //! needed, any number of layers. The rooms, in reading order; `ARCHITECTURE.md` says who may know
 //! whom, and `tidy` holds the code to it.
 //!
+//! - [`image`]: pure formats: reference, manifest, configuration
 //! - [`digest`]: sha256 names
 //! - [`sys`]: system calls; the only unsafe code
 
 pub mod digest;
+pub mod image;
 pub mod sys;

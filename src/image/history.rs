@@ -1,0 +1,90 @@
+//! `History`: how each layer came to be, and which history entry belongs to which layer.
+//!
+//! History is for people: nothing may depend on it being there or being right. It must not know
+//! sizes or names of layers.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::image::json::Other;
+use crate::image::json::is_false;
+
+/// One step of a build.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// When, as RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    /// Who.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// A remark: docker's commit message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// Whether the step changed the config only and made no layer.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub empty_layer: bool,
+    /// Fields that this struct does not name.
+    #[serde(flatten)]
+    pub other: Other,
+}
+
+/// A history entry with the layer it made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step<'a, L> {
+    /// The entry; none for a layer that history does not tell of.
+    pub history: Option<&'a History>,
+    /// The layer; none for a step that made none.
+    pub layer: Option<&'a L>,
+}
+
+/// Pairs history entries with layers, both oldest first.
+///
+/// Layers that history does not tell of follow at the end, without an entry: history is optional.
+pub fn steps<'a, L>(history: &'a [History], layers: &'a [L]) -> Vec<Step<'a, L>> {
+    let mut layers = layers.iter();
+    let mut steps: Vec<_> = history
+        .iter()
+        .map(|entry| {
+            let layer = if entry.empty_layer { None } else { layers.next() };
+            Step { history: Some(entry), layer }
+        })
+        .collect();
+    steps.extend(layers.map(|layer| Step { history: None, layer: Some(layer) }));
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether there is an entry, and the layer.
+    type Pair = (bool, Option<u8>);
+
+    #[test]
+    fn entries_and_layers_are_paired_in_order() {
+        // (entries: L makes a layer, e is empty; layers; pairs)
+        let table: [(&str, &[u8], &[Pair]); 6] = [
+            ("", &[], &[]),
+            ("L", &[1], &[(true, Some(1))]),
+            ("LeL", &[1, 2], &[(true, Some(1)), (true, None), (true, Some(2))]),
+            ("", &[1, 2], &[(false, Some(1)), (false, Some(2))]),
+            ("e", &[1], &[(true, None), (false, Some(1))]),
+            ("LL", &[1], &[(true, Some(1)), (true, None)]),
+        ];
+        for (entries, layers, expected) in table {
+            let history: Vec<_> = entries
+                .chars()
+                .map(|c| History { empty_layer: c == 'e', ..History::default() })
+                .collect();
+            let found: Vec<_> = steps(&history, layers)
+                .into_iter()
+                .map(|step| (step.history.is_some(), step.layer.copied()))
+                .collect();
+            assert_eq!(found, expected, "{entries} {layers:?}");
+        }
+    }
+}
