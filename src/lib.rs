@@ -4,10 +4,12 @@
 //! needed, any number of layers. The rooms, in reading order; `ARCHITECTURE.md` says who may know
 //! whom, and `tidy` holds the code to it.
 //!
+//! - [`layer`]: one layer on disk: index, tar in, tar out, the merge into a chain
 //! - [`image`]: pure formats: reference, manifest, configuration
 //! - [`digest`]: sha256 names
 //! - [`sys`]: system calls; the only unsafe code
 
 pub mod digest;
 pub mod image;
+pub mod layer;
 pub mod sys;

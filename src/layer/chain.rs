@@ -1,0 +1,214 @@
+//! A merged stack of layers, as a mount sees it: attributes, names and contents by inode number.
+//!
+//! Nothing here allocates for a lookup, and nothing is kept per inode: the number of an inode is
+//! its place in the mapped index. Where the contents of objects come from, the opener says.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use crate::digest::{DiffId, Digest};
+use crate::layer::Kind;
+use crate::layer::error::{Error, Result};
+use crate::layer::format as f;
+use crate::layer::format::{IndexKind, InodeRecord, WHITEOUT};
+use crate::layer::index::Index;
+use crate::sys::Time;
+
+/// Opens the contents of files over 4 KiB.
+pub trait ObjectSource: Send + Sync {
+    /// Opens an object for reading.
+    fn open(&self, digest: Digest) -> io::Result<File>;
+}
+
+/// The attributes of an inode, as its layer has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// File type and permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of names; of a directory 2 and its subdirectories.
+    pub nlink: u32,
+    /// Device number of a device node.
+    pub rdev: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Last change of the content.
+    pub mtime: Time,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Inode number.
+    pub inode: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// Name.
+    pub name: &'a OsStr,
+}
+
+/// Where the content of a regular file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// In the index.
+    Inline(&'a [u8]),
+    /// In this object, whole.
+    Object(Digest),
+}
+
+/// A merged stack of layers.
+pub struct Chain {
+    index: Index,
+    layers: Vec<Index>,
+    objects: Arc<dyn ObjectSource>,
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain").field("id", &self.index.id()).finish_non_exhaustive()
+    }
+}
+
+/// The inode number of the root directory.
+pub const ROOT: u32 = 0;
+
+impl Chain {
+    /// Returns the view of a chain index over the indexes of its layers, bottom first.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when these are not the layers that the chain was merged from.
+    pub fn new(index: Index, layers: Vec<Index>, objects: Arc<dyn ObjectSource>) -> Result<Self> {
+        if index.kind() != IndexKind::Chain {
+            return Err(Error::Damaged("it is a layer, a chain was expected"));
+        }
+        if index.layer_count() != layers.len() {
+            return Err(Error::Damaged("it has another number of layers than the image"));
+        }
+        for (number, layer) in layers.iter().enumerate() {
+            if index.layer(number)? != DiffId(layer.id()) {
+                return Err(Error::Damaged("it was merged from other layers"));
+            }
+        }
+        Ok(Self { index, layers, objects })
+    }
+
+    /// Returns how many inodes there are; their numbers are below it.
+    pub const fn inode_count(&self) -> u32 {
+        self.index.inode_count()
+    }
+
+    /// Returns the sum of the sizes of all regular files in bytes.
+    pub const fn content_len(&self) -> u64 {
+        self.index.content_len()
+    }
+
+    /// Returns the attributes of an inode.
+    pub fn attr(&self, inode: u32) -> Result<Attr> {
+        let record = self.index.inode(inode)?;
+        let device = matches!(Kind::of(record.mode), Kind::Character | Kind::Block);
+        Ok(Attr {
+            mode: record.mode,
+            uid: record.uid,
+            gid: record.gid,
+            nlink: record.nlink,
+            rdev: if device { record.data } else { 0 },
+            size: record.size,
+            mtime: record.mtime,
+        })
+    }
+
+    /// Returns the inode with this name in a directory.
+    pub fn lookup(&self, dir: u32, name: &OsStr) -> Result<Option<u32>> {
+        let dir = self.index.inode(dir)?;
+        let entry = self.index.lookup(&dir, name.as_bytes())?;
+        Ok(entry.filter(|entry| entry.inode != WHITEOUT).map(|entry| entry.inode))
+    }
+
+    /// Returns how many entries a directory has.
+    pub fn entry_count(&self, dir: u32) -> Result<u32> {
+        let dir = self.index.inode(dir)?;
+        Ok(if dir.is_dir() { dir.dirents().1 } else { 0 })
+    }
+
+    /// Returns the entry at a position below [`Chain::entry_count`]; the order never changes.
+    pub fn entry(&self, dir: u32, position: u32) -> Result<Option<Entry<'_>>> {
+        let dir = self.index.inode(dir)?;
+        let (first, count) = dir.dirents();
+        if !dir.is_dir() || position >= count {
+            return Ok(None);
+        }
+        let number = first.checked_add(position).ok_or(Error::Damaged("entry number"))?;
+        let (record, name) = self.index.dirent(number)?;
+        let kind = Kind::of_dirent(record.file_type).ok_or(Error::Damaged("file type"))?;
+        Ok(Some(Entry { inode: record.inode, kind, name: OsStr::from_bytes(name) }))
+    }
+
+    /// Returns directory and name of every name of an inode; the root has none.
+    pub fn names(&self, inode: u32) -> Result<Vec<(u32, &OsStr)>> {
+        if inode == ROOT {
+            return Ok(Vec::new());
+        }
+        let mut names = Vec::new();
+        for (parent, entry) in self.index.names(inode)? {
+            let (record, name) = self.index.dirent(entry)?;
+            if record.inode != inode {
+                return Err(Error::Damaged("a name leads to another inode"));
+            }
+            names.push((parent, OsStr::from_bytes(name)));
+        }
+        Ok(names)
+    }
+
+    /// Returns what a symbolic link holds.
+    pub fn read_link(&self, inode: u32) -> Result<&OsStr> {
+        let record = self.index.inode(inode)?;
+        if !record.is_symlink() {
+            return Err(Error::Damaged("reading a link that is none"));
+        }
+        Ok(OsStr::from_bytes(self.keeper(&record)?.heap(record.data, record.size)?))
+    }
+
+    /// Returns the extended attributes of an inode.
+    pub fn xattrs(&self, inode: u32) -> Result<Vec<(&OsStr, &[u8])>> {
+        let record = self.index.inode(inode)?;
+        if record.xattrs == 0 {
+            return Ok(Vec::new());
+        }
+        let set = self.keeper(&record)?.xattrs(record.xattrs)?;
+        Ok(set.into_iter().map(|(name, value)| (OsStr::from_bytes(name), value)).collect())
+    }
+
+    /// Returns where the content of a regular file is.
+    pub fn content(&self, inode: u32) -> Result<Content<'_>> {
+        let record = self.index.inode(inode)?;
+        let layer = self.keeper(&record)?;
+        if record.has(f::FLAG_INLINE) {
+            return Ok(Content::Inline(layer.heap(record.data, record.size)?));
+        }
+        if record.has(f::FLAG_OBJECT) {
+            let (digest, size) = layer.object(record.data)?;
+            if size == record.size {
+                return Ok(Content::Object(digest));
+            }
+            return Err(Error::Damaged("a file and its object differ in size"));
+        }
+        Ok(Content::Inline(&[]))
+    }
+
+    /// Opens the object of a large file.
+    pub fn open_object(&self, digest: Digest) -> Result<File> {
+        self.objects.open(digest).map_err(|source| Error::Object { digest, source })
+    }
+
+    /// Returns the layer that keeps the content of an inode.
+    fn keeper(&self, record: &InodeRecord) -> Result<&Index> {
+        self.layers.get(record.layer as usize).ok_or(Error::Damaged("layer number"))
+    }
+}

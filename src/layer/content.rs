@@ -1,0 +1,143 @@
+//! Where the contents of a layer's files go: into the index up to 4 KiB, else into objects.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::digest::{Digest, Hasher};
+use crate::layer::error::Result;
+use crate::layer::format::INLINE_MAX;
+use crate::layer::index_write::IndexWriter;
+use crate::layer::sparse::Segment;
+
+/// Up to this size an object is made in memory, so that one that is known already costs no write.
+const BUFFER_MAX: u64 = 1 << 20;
+/// Bytes moved at once for larger ones.
+const CHUNK: usize = 128 * 1024;
+/// Largest sparse file: its zeros are hashed like any bytes.
+const SPARSE_MAX: u64 = 1 << 40;
+
+/// Takes the contents of files over 4 KiB.
+pub trait ObjectSink {
+    /// Stores bytes whose digest is known.
+    fn put(&mut self, digest: Digest, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes an empty file for an object whose digest is not known yet.
+    fn begin(&mut self) -> io::Result<File>;
+
+    /// Makes the written file the object with this digest.
+    fn commit(&mut self, file: File, digest: Digest) -> io::Result<()>;
+}
+
+/// Where a content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// In the heap, at this offset.
+    Inline(u64),
+    /// In the object with this number.
+    Object(u64),
+}
+
+/// Reads the next bytes of a content into all of the buffer.
+type Read<'a> = &'a mut dyn FnMut(&mut [u8]) -> Result<()>;
+
+/// Stores contents and numbers the objects.
+pub(crate) struct Contents<'a> {
+    sink: &'a mut dyn ObjectSink,
+    objects: Vec<(Digest, u64)>,
+    numbers: HashMap<Digest, u64>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Contents<'a> {
+    pub(crate) fn new(sink: &'a mut dyn ObjectSink) -> Self {
+        Self { sink, objects: Vec::new(), numbers: HashMap::new(), buffer: Vec::new() }
+    }
+
+    /// Stores a content of `size` bytes, of which `segments` are read and the rest are zeros.
+    ///
+    /// Returns none when the zeros are too many to be hashed.
+    pub(crate) fn store(
+        &mut self,
+        size: u64,
+        segments: &[Segment],
+        read: Read<'_>,
+        index: &mut IndexWriter,
+    ) -> Result<Option<Stored>> {
+        let stored: u64 = segments.iter().map(|piece| piece.len).sum();
+        if size > SPARSE_MAX && stored < size {
+            return Ok(None);
+        }
+        if size > BUFFER_MAX {
+            return self.stream(size, segments, read).map(Some);
+        }
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.clear();
+        bytes.resize(usize::try_from(size).unwrap_or(0), 0);
+        for piece in segments {
+            let start = usize::try_from(piece.offset).unwrap_or(0);
+            let len = usize::try_from(piece.len).unwrap_or(0);
+            read(bytes.get_mut(start..start + len).unwrap_or_default())?;
+        }
+        let stored = if size <= INLINE_MAX {
+            Stored::Inline(index.heap(&bytes)?)
+        } else {
+            let digest = Digest::of(&bytes);
+            if !self.numbers.contains_key(&digest) {
+                self.sink.put(digest, &bytes)?;
+            }
+            self.number(digest, size)
+        };
+        self.buffer = bytes;
+        Ok(Some(stored))
+    }
+
+    /// Returns the objects, by number.
+    pub(crate) fn into_objects(self) -> Vec<(Digest, u64)> {
+        self.objects
+    }
+
+    fn stream(&mut self, size: u64, segments: &[Segment], read: Read<'_>) -> Result<Stored> {
+        let file = self.sink.begin()?;
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; CHUNK];
+        let mut at = 0;
+        for piece in segments {
+            hash_zeros(&mut hasher, piece.offset - at);
+            at = piece.offset;
+            let end = piece.offset + piece.len;
+            while at < end {
+                let len = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
+                let chunk = buffer.get_mut(..len).unwrap_or_default();
+                read(chunk)?;
+                hasher.update(chunk);
+                file.write_all_at(chunk, at)?;
+                at += len as u64;
+            }
+        }
+        hash_zeros(&mut hasher, size - at);
+        file.set_len(size)?;
+        let digest = hasher.finish();
+        self.sink.commit(file, digest)?;
+        Ok(self.number(digest, size))
+    }
+
+    fn number(&mut self, digest: Digest, size: u64) -> Stored {
+        let next = self.objects.len() as u64;
+        let number = *self.numbers.entry(digest).or_insert(next);
+        if number == next {
+            self.objects.push((digest, size));
+        }
+        Stored::Object(number)
+    }
+}
+
+fn hash_zeros(hasher: &mut Hasher, mut len: u64) {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    while len > 0 {
+        let step = len.min(ZEROS.len() as u64);
+        hasher.update(ZEROS.get(..usize::try_from(step).unwrap_or(0)).unwrap_or_default());
+        len -= step;
+    }
+}

@@ -1,0 +1,299 @@
+//! Reading an index: the tables of a mapped file, every number in it checked before use.
+//!
+//! `Index::open` checks the header and that the tables lie inside the file; a record is checked
+//! when it is read. So a damaged index is an error of the one request that meets the damage.
+//! Whether the bytes are those that were written is what [`Index::verify`] tells.
+
+use std::cmp::Ordering;
+use std::fs::File;
+
+use crate::digest::{DiffId, Digest};
+use crate::layer::error::{Error, Result};
+use crate::layer::format as f;
+use crate::layer::format::{DirentRecord, IndexKind, InodeRecord, Section, u32_at, u64_at};
+use crate::layer::map::Map;
+
+/// The index of a layer or of a chain.
+#[derive(Debug)]
+pub struct Index {
+    map: Map,
+    kind: IndexKind,
+    id: Digest,
+    inode_count: u32,
+    tar_len: u64,
+    content_len: u64,
+    /// Offset and length of each section; checked to lie inside the file.
+    sections: [(usize, usize); f::SECTION_COUNT],
+}
+
+impl Index {
+    /// Maps an index and checks its header.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the file is not a whole index, [`Error::Unknown`] when it is one of
+    /// another version.
+    pub fn open(file: &File) -> Result<Self> {
+        let map = Map::new(file)?;
+        let header = map.get(..f::HEADER_BYTES).ok_or(Error::Damaged("shorter than its header"))?;
+        check_header(header)?;
+        let kind = match u32_at(header, f::H_KIND) {
+            1 => IndexKind::Layer,
+            2 => IndexKind::Chain,
+            _ => return Err(Error::Damaged("neither a layer nor a chain")),
+        };
+        if u64_at(header, f::H_FILE_LEN) != map.len() as u64 {
+            return Err(Error::Damaged("the file has not the length that its header says"));
+        }
+        let index = Self {
+            kind,
+            id: digest_at(header, f::H_ID)?,
+            inode_count: u32_at(header, f::H_INODES),
+            tar_len: u64_at(header, f::H_TAR_LEN),
+            content_len: u64_at(header, f::H_CONTENT_LEN),
+            sections: read_sections(header, map.len())?,
+            map,
+        };
+        index.check_counts()?;
+        Ok(index)
+    }
+
+    fn check_counts(&self) -> Result<()> {
+        let header = self.bytes(0, f::HEADER_BYTES)?;
+        let counts = [
+            (Section::Inodes, f::H_INODES),
+            (Section::Dirents, f::H_DIRENTS),
+            (Section::Layers, f::H_LAYERS),
+        ];
+        for (section, field) in counts {
+            let count = u32_at(header, field) as usize;
+            if count.checked_mul(section.record_bytes()) != Some(self.section_len(section)) {
+                return Err(Error::Damaged("a table has not the length that its count says"));
+            }
+        }
+        if self.inode_count == 0 || !self.inode(0)?.is_dir() {
+            return Err(Error::Damaged("it has no root directory"));
+        }
+        Ok(())
+    }
+
+    /// Reads the whole file and checks it against its checksum.
+    pub fn verify(&self) -> Result<()> {
+        let header = self.bytes(0, f::HEADER_BYTES)?;
+        let expected = digest_at(header, f::H_BODY_SHA256)?;
+        let body = self.map.get(f::HEADER_BYTES..).unwrap_or_default();
+        if Digest::of(body) == expected {
+            Ok(())
+        } else {
+            Err(Error::Damaged("its bytes are not those of its checksum"))
+        }
+    }
+
+    /// Returns whether this is a layer or a chain.
+    pub const fn kind(&self) -> IndexKind {
+        self.kind
+    }
+
+    /// Returns the id of the layer or chain.
+    pub const fn id(&self) -> Digest {
+        self.id
+    }
+
+    /// Returns how many inodes there are; their numbers are below it.
+    pub const fn inode_count(&self) -> u32 {
+        self.inode_count
+    }
+
+    /// Returns the length of the layer's tar in bytes; 0 for a chain.
+    pub const fn tar_len(&self) -> u64 {
+        self.tar_len
+    }
+
+    /// Returns the sum of the sizes of all regular files in bytes.
+    pub const fn content_len(&self) -> u64 {
+        self.content_len
+    }
+
+    /// Returns how many layers a chain is merged from; 0 for a layer.
+    pub fn layer_count(&self) -> usize {
+        self.section_len(Section::Layers) / Section::Layers.record_bytes()
+    }
+
+    /// Returns the id of the layer with this number, counted from the bottom.
+    pub fn layer(&self, number: usize) -> Result<DiffId> {
+        digest_at(self.record(Section::Layers, number)?, 0).map(DiffId)
+    }
+
+    /// Returns how many objects the layer's files are kept in.
+    pub fn object_count(&self) -> usize {
+        self.section_len(Section::Objects) / f::OBJECT_BYTES
+    }
+
+    /// Returns digest and size of the object with this number.
+    pub fn object(&self, number: u64) -> Result<(Digest, u64)> {
+        let number = usize::try_from(number).map_err(|_| Error::Damaged("object number"))?;
+        let record = self.record(Section::Objects, number)?;
+        Ok((digest_at(record, 0)?, u64_at(record, 32)))
+    }
+
+    /// Returns the inode with this number.
+    pub(crate) fn inode(&self, number: u32) -> Result<InodeRecord> {
+        let record = self.record(Section::Inodes, number as usize)?;
+        let record = record.try_into().map_err(|_| Error::Damaged("inode"))?;
+        Ok(InodeRecord::read(record))
+    }
+
+    /// Returns the directory entry with this number, and its name.
+    pub(crate) fn dirent(&self, number: u32) -> Result<(DirentRecord, &[u8])> {
+        let record = self.record(Section::Dirents, number as usize)?;
+        let record = record.try_into().map_err(|_| Error::Damaged("directory entry"))?;
+        let record = DirentRecord::read(record);
+        let name = self.slice(Section::Names, record.name as usize, record.name_len.into())?;
+        Ok((record, name))
+    }
+
+    /// Returns the entry `name` of a directory. Binary search over hash and name.
+    pub(crate) fn lookup(&self, dir: &InodeRecord, name: &[u8]) -> Result<Option<DirentRecord>> {
+        if !dir.is_dir() {
+            return Err(Error::Damaged("a lookup in what is not a directory"));
+        }
+        let (first, count) = dir.dirents();
+        let hash = f::name_hash(name);
+        let (mut low, mut high) = (first, first.saturating_add(count));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let (record, its_name) = self.dirent(middle)?;
+            match record.hash.cmp(&hash).then_with(|| its_name.cmp(name)) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok(Some(record)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns directory and entry number of every name of an inode.
+    pub(crate) fn names(&self, number: u32) -> Result<Vec<(u32, u32)>> {
+        let inode = self.inode(number)?;
+        if inode.is_dir() || inode.nlink <= 1 {
+            return Ok(vec![(inode.parent, inode.dirent)]);
+        }
+        let count = self.section_len(Section::Links) / f::LINK_BYTES;
+        let link = |at: usize| self.record(Section::Links, at);
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if u32_at(link(middle)?, 0) < number {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let mut names = Vec::new();
+        for at in low..count {
+            let record = link(at)?;
+            if u32_at(record, 0) != number {
+                break;
+            }
+            names.push((u32_at(record, 4), u32_at(record, 8)));
+        }
+        Ok(names)
+    }
+
+    /// Returns bytes of the heap.
+    pub(crate) fn heap(&self, offset: u64, len: u64) -> Result<&[u8]> {
+        let (Ok(offset), Ok(len)) = (usize::try_from(offset), usize::try_from(len)) else {
+            return Err(Error::Damaged("a place in the heap is out of range"));
+        };
+        self.slice(Section::Heap, offset, len)
+    }
+
+    /// Returns the extended attributes of the set with this number; 0 is the empty set.
+    pub(crate) fn xattrs(&self, set: u32) -> Result<Vec<(&[u8], &[u8])>> {
+        let Some(offset) = set.checked_sub(1) else { return Ok(Vec::new()) };
+        let mut at = offset as usize;
+        let mut take = |len: usize| {
+            let bytes = self.slice(Section::Xattrs, at, len);
+            at = at.saturating_add(len);
+            bytes
+        };
+        let count = u32_at(take(4)?, 0);
+        let mut xattrs = Vec::new();
+        for _ in 0..count {
+            let name_len = u32_at(take(4)?, 0) as usize;
+            let value_len = u32_at(take(4)?, 0) as usize;
+            xattrs.push((take(name_len)?, take(value_len)?));
+        }
+        Ok(xattrs)
+    }
+
+    fn section_len(&self, section: Section) -> usize {
+        self.sections.get(section as usize).map_or(0, |(_, len)| *len)
+    }
+
+    fn record(&self, section: Section, number: usize) -> Result<&[u8]> {
+        let size = section.record_bytes();
+        let offset = number.checked_mul(size).ok_or(Error::Damaged("a number is out of range"))?;
+        self.slice(section, offset, size)
+    }
+
+    /// Returns bytes of a section; those outside of it are an error.
+    fn slice(&self, section: Section, offset: usize, len: usize) -> Result<&[u8]> {
+        let out_of_range = Error::Damaged("a number is out of range");
+        let Some((start, section_len)) = self.sections.get(section as usize).copied() else {
+            return Err(out_of_range);
+        };
+        match offset.checked_add(len) {
+            Some(end) if end <= section_len => self.bytes(start + offset, len),
+            _ => Err(out_of_range),
+        }
+    }
+
+    fn bytes(&self, start: usize, len: usize) -> Result<&[u8]> {
+        self.map.get(start..start + len).ok_or(Error::Damaged("a number is out of range"))
+    }
+}
+
+fn check_header(header: &[u8]) -> Result<()> {
+    if !header.starts_with(f::MAGIC) {
+        return Err(Error::Damaged("it does not begin as an index does"));
+    }
+    let version = u32_at(header, f::H_VERSION);
+    if version != f::VERSION {
+        return Err(Error::Unknown { what: "version", found: version, expected: f::VERSION });
+    }
+    let features = u32_at(header, f::H_INCOMPAT);
+    if features & !f::KNOWN_INCOMPAT != 0 {
+        let expected = f::KNOWN_INCOMPAT;
+        return Err(Error::Unknown { what: "features", found: features, expected });
+    }
+    let covered = header.get(..f::H_SHA256).unwrap_or_default();
+    if Digest::of(covered) != digest_at(header, f::H_SHA256)? {
+        return Err(Error::Damaged("its header is not that of its checksum"));
+    }
+    Ok(())
+}
+
+fn read_sections(header: &[u8], file_len: usize) -> Result<[(usize, usize); f::SECTION_COUNT]> {
+    let mut sections = [(0, 0); f::SECTION_COUNT];
+    for (place, section) in sections.iter_mut().zip(Section::ALL) {
+        let at = f::H_SECTIONS + section as usize * f::SECTION_BYTES;
+        let offset = usize::try_from(u64_at(header, at));
+        let len = usize::try_from(u64_at(header, at + 8));
+        let (Ok(offset), Ok(len)) = (offset, len) else {
+            return Err(Error::Damaged("a table lies outside of the file"));
+        };
+        if offset.checked_add(len).is_none_or(|end| end > file_len) {
+            return Err(Error::Damaged("a table lies outside of the file"));
+        }
+        if len % section.record_bytes() != 0 {
+            return Err(Error::Damaged("a table does not hold whole records"));
+        }
+        *place = (offset, len);
+    }
+    Ok(sections)
+}
+
+fn digest_at(bytes: &[u8], at: usize) -> Result<Digest> {
+    let digest = bytes.get(at..at + 32).and_then(|bytes| bytes.try_into().ok());
+    digest.map(Digest::from_bytes).ok_or(Error::Damaged("a digest is out of range"))
+}

@@ -1,0 +1,349 @@
+//! Writing an index: the heap as contents come, then the tables of a finished tree, the header last.
+//!
+//! The body is written once, from front to back, and hashed as it goes. The file is not an index
+//! before its header is there, so one that was cut off by a crash is refused by the reader.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
+
+use crate::digest::{DIGEST_LEN, DiffId, Digest, HashingWriter};
+use crate::layer::Kind;
+use crate::layer::error::{Error, Result};
+use crate::layer::format as f;
+use crate::layer::format::{DirentRecord, IndexKind, InodeRecord, Section, WHITEOUT, put};
+use crate::layer::tree::{EntryId, InodeId, ROOT, Tree};
+
+/// An index that is being written.
+#[derive(Debug)]
+pub(crate) struct IndexWriter {
+    file: File,
+    body: HashingWriter<BufWriter<File>>,
+    xattrs: XattrSets,
+}
+
+/// What the header says besides the tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) kind: IndexKind,
+    pub(crate) id: Digest,
+    pub(crate) tar_len: u64,
+}
+
+/// What an index has besides the tree.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    /// Digests and sizes of the objects.
+    pub(crate) objects: Vec<(Digest, u64)>,
+    /// Layers of a chain, bottom first.
+    pub(crate) layers: Vec<DiffId>,
+}
+
+impl IndexWriter {
+    /// Begins an index in an empty file, open for reading and writing.
+    pub(crate) fn new(file: File) -> Result<Self> {
+        let mut body = BufWriter::with_capacity(128 * 1024, file.try_clone()?);
+        body.write_all(&[0; f::HEADER_BYTES])?;
+        Ok(Self { file, body: HashingWriter::new(body), xattrs: XattrSets::default() })
+    }
+
+    /// Adds bytes to the heap and returns where they are.
+    pub(crate) fn heap(&mut self, bytes: &[u8]) -> Result<u64> {
+        let offset = self.body.len_bytes();
+        self.body.write_all(bytes)?;
+        Ok(offset)
+    }
+
+    /// Adds a set of extended attributes and returns its number; the empty set is 0.
+    pub(crate) fn xattrs(&mut self, set: &[(Vec<u8>, Vec<u8>)]) -> Result<u32> {
+        self.xattrs.add(set)
+    }
+
+    /// Writes the tables and the header, and returns the file, which is an index now.
+    pub(crate) fn finish(mut self, head: Head, tree: &mut Tree, tables: &Tables) -> Result<File> {
+        let mut sections = Vec::with_capacity(f::SECTION_COUNT);
+        let heap_len = self.body.len_bytes();
+        sections.push((Section::Heap, heap_len));
+        let numbered = self.write_dirents(tree)?;
+        sections.push((Section::Dirents, u64::from(numbered.dirents) * f::DIRENT_BYTES as u64));
+        self.body.write_all(&numbered.names)?;
+        sections.push((Section::Names, numbered.names.len() as u64));
+        self.pad_to(8)?;
+        let content_len = self.write_inodes(tree, &numbered)?;
+        sections.push((Section::Inodes, (numbered.order.len() * f::INODE_BYTES) as u64));
+        self.write_links(&numbered)?;
+        sections.push((Section::Links, (numbered.links.len() * f::LINK_BYTES) as u64));
+        self.body.write_all(&self.xattrs.bytes)?;
+        sections.push((Section::Xattrs, self.xattrs.bytes.len() as u64));
+        for layer in &tables.layers {
+            self.body.write_all(layer.0.as_bytes())?;
+        }
+        sections.push((Section::Layers, (tables.layers.len() * DIGEST_LEN) as u64));
+        for (digest, size) in &tables.objects {
+            self.body.write_all(digest.as_bytes())?;
+            self.body.write_all(&size.to_le_bytes())?;
+        }
+        sections.push((Section::Objects, (tables.objects.len() * f::OBJECT_BYTES) as u64));
+
+        let mut header = Header::new(head, content_len);
+        header.counts(numbered.order.len(), numbered.dirents, tables.layers.len())?;
+        header.sections(&sections);
+        self.seal(header)
+    }
+
+    fn seal(self, mut header: Header) -> Result<File> {
+        let file_len = f::HEADER_BYTES as u64 + self.body.len_bytes();
+        let (body, writer) = self.body.finish();
+        writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        put(&mut *header.0, f::H_FILE_LEN, &file_len.to_le_bytes());
+        put(&mut *header.0, f::H_BODY_SHA256, body.as_bytes());
+        let covered = header.0.get(..f::H_SHA256).unwrap_or_default();
+        let digest = Digest::of(covered);
+        put(&mut *header.0, f::H_SHA256, digest.as_bytes());
+        self.file.write_all_at(&*header.0, 0)?;
+        Ok(self.file)
+    }
+
+    /// Walks the tree directory by directory, numbering inodes as they are met, so that the inodes
+    /// of one directory lie together.
+    fn write_dirents(&mut self, tree: &mut Tree) -> Result<Numbered> {
+        self.pad_to(8)?;
+        let mut numbered = Numbered::new(tree.inode_count());
+        numbered.number(tree.inode_of(ROOT), (0, 0));
+        let mut queue = std::collections::VecDeque::from([ROOT]);
+        while let Some(dir) = queue.pop_front() {
+            let dir_number = numbered.number_of(tree.inode_of(dir));
+            let first = numbered.dirents;
+            let mut subdirs = 0;
+            for (hash, entry) in sorted_children(tree, dir) {
+                let is_dir = tree.is_dir(entry);
+                let record = numbered.add_entry(tree, hash, entry, dir_number)?;
+                self.body.write_all(&record.write())?;
+                if is_dir {
+                    subdirs += 1;
+                    queue.push_back(entry);
+                }
+            }
+            let count = numbered.dirents - first;
+            tree.update(dir, |record| {
+                record.data = InodeRecord::pack_dirents(first, count);
+                record.nlink = 2 + subdirs;
+            });
+        }
+        numbered.sort_links();
+        Ok(numbered)
+    }
+
+    fn write_inodes(&mut self, tree: &Tree, numbered: &Numbered) -> Result<u64> {
+        let mut content_len = 0_u64;
+        for (inode, (parent, dirent)) in numbered.order.iter().zip(&numbered.first_names) {
+            let Some(record) = tree.inode(*inode) else { continue };
+            let mut record = *record;
+            (record.parent, record.dirent) = (*parent, *dirent);
+            if !record.is_dir() {
+                record.nlink = numbered.name_counts.get(*inode as usize).copied().unwrap_or(1);
+            }
+            if record.is_regular() {
+                content_len = content_len.saturating_add(record.size);
+            }
+            self.body.write_all(&record.write())?;
+        }
+        Ok(content_len)
+    }
+
+    fn write_links(&mut self, numbered: &Numbered) -> Result<()> {
+        for (inode, parent, dirent) in &numbered.links {
+            for number in [inode, parent, dirent] {
+                self.body.write_all(&number.to_le_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes zeros up to a multiple of `align`; the section before ends where it ended.
+    fn pad_to(&mut self, align: u64) -> Result<()> {
+        let over = self.body.len_bytes() % align;
+        if over != 0 {
+            let zeros = [0; 8];
+            let len = usize::try_from(align - over).unwrap_or(0);
+            self.body.write_all(zeros.get(..len).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}
+
+fn sorted_children(tree: &Tree, dir: EntryId) -> Vec<(u32, EntryId)> {
+    let mut children: Vec<_> =
+        tree.children(dir).map(|entry| (f::name_hash(tree.name(entry)), entry)).collect();
+    children.sort_unstable_by(|(hash, entry), (other_hash, other)| {
+        hash.cmp(other_hash).then_with(|| tree.name(*entry).cmp(tree.name(*other)))
+    });
+    children
+}
+
+/// The header page.
+#[derive(Debug)]
+struct Header(Box<[u8; f::HEADER_BYTES]>);
+
+impl Header {
+    fn new(head: Head, content_len: u64) -> Self {
+        let mut header = Box::new([0; f::HEADER_BYTES]);
+        put(&mut *header, f::H_MAGIC, f::MAGIC);
+        put(&mut *header, f::H_VERSION, &f::VERSION.to_le_bytes());
+        put(&mut *header, f::H_KIND, &(head.kind as u32).to_le_bytes());
+        for features in [f::H_COMPAT, f::H_RO_COMPAT, f::H_INCOMPAT] {
+            put(&mut *header, features, &0_u32.to_le_bytes());
+        }
+        put(&mut *header, f::H_TAR_LEN, &head.tar_len.to_le_bytes());
+        put(&mut *header, f::H_CONTENT_LEN, &content_len.to_le_bytes());
+        put(&mut *header, f::H_ID, head.id.as_bytes());
+        Self(header)
+    }
+
+    fn counts(&mut self, inodes: usize, dirents: u32, layers: usize) -> Result<()> {
+        let inodes = u32::try_from(inodes).map_err(|_| Error::TooMany("files"))?;
+        let layers = u32::try_from(layers).map_err(|_| Error::TooMany("layers"))?;
+        for (field, count) in
+            [(f::H_INODES, inodes), (f::H_DIRENTS, dirents), (f::H_LAYERS, layers)]
+        {
+            put(&mut *self.0, field, &count.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    /// Writes the section table. Sections that follow padding begin at a multiple of 8.
+    fn sections(&mut self, sections: &[(Section, u64)]) {
+        let mut offset = f::HEADER_BYTES as u64;
+        for (section, len) in sections {
+            if matches!(section, Section::Dirents | Section::Inodes) {
+                offset = offset.next_multiple_of(8);
+            }
+            let at = f::H_SECTIONS + *section as usize * f::SECTION_BYTES;
+            put(&mut *self.0, at, &offset.to_le_bytes());
+            put(&mut *self.0, at + 8, &len.to_le_bytes());
+            offset += len;
+        }
+    }
+}
+
+/// The numbers that the inodes of a tree get in the file.
+#[derive(Debug)]
+struct Numbered {
+    /// Number in the file, by number in the tree; `WHITEOUT` while it has none.
+    numbers: Vec<u32>,
+    /// How many names, by number in the tree.
+    name_counts: Vec<u32>,
+    /// Number in the tree, by number in the file.
+    order: Vec<InodeId>,
+    /// Directory and entry of the first name, by number in the file.
+    first_names: Vec<(u32, u32)>,
+    /// Every name, by number in the file, of inodes that turned out to have several.
+    links: Vec<(u32, u32, u32)>,
+    names: Vec<u8>,
+    dirents: u32,
+}
+
+impl Numbered {
+    fn new(inode_count: usize) -> Self {
+        Self {
+            numbers: vec![WHITEOUT; inode_count],
+            name_counts: vec![0; inode_count],
+            order: Vec::with_capacity(inode_count),
+            first_names: Vec::with_capacity(inode_count),
+            links: Vec::new(),
+            names: Vec::new(),
+            dirents: 0,
+        }
+    }
+
+    fn number_of(&self, inode: InodeId) -> u32 {
+        self.numbers.get(inode as usize).copied().unwrap_or(WHITEOUT)
+    }
+
+    /// Returns the number of an inode, giving it the next one when it has none.
+    #[allow(clippy::cast_possible_truncation, reason = "there are fewer than in the tree")]
+    fn number(&mut self, inode: InodeId, first_name: (u32, u32)) -> u32 {
+        let next = self.order.len() as u32;
+        let Some(number) = self.numbers.get_mut(inode as usize) else { return WHITEOUT };
+        if *number == WHITEOUT {
+            *number = next;
+            self.order.push(inode);
+            self.first_names.push(first_name);
+        }
+        *number
+    }
+
+    fn add_entry(
+        &mut self,
+        tree: &Tree,
+        hash: u32,
+        entry: EntryId,
+        dir: u32,
+    ) -> Result<DirentRecord> {
+        let dirent = self.dirents;
+        self.dirents = dirent.checked_add(1).ok_or(Error::TooMany("names"))?;
+        let inode = tree.inode_of(entry);
+        let number = self.number(inode, (dir, dirent));
+        if let Some(count) = self.name_counts.get_mut(inode as usize) {
+            *count += 1;
+            match *count {
+                1 => {}
+                2 => {
+                    let first = self.first_names.get(number as usize).copied();
+                    let (parent, first) = first.unwrap_or_default();
+                    self.links.push((number, parent, first));
+                    self.links.push((number, dir, dirent));
+                }
+                _ => self.links.push((number, dir, dirent)),
+            }
+        }
+        let name = tree.name(entry);
+        let start =
+            u32::try_from(self.names.len()).map_err(|_| Error::TooMany("bytes of names"))?;
+        self.names.extend_from_slice(name);
+        Ok(DirentRecord {
+            hash,
+            name: start,
+            inode: number,
+            name_len: u8::try_from(name.len()).map_err(|_| Error::TooMany("bytes in a name"))?,
+            file_type: tree.record(entry).map_or(0, |record| Kind::of(record.mode).dirent_type()),
+        })
+    }
+
+    fn sort_links(&mut self) {
+        self.links.sort_unstable();
+    }
+}
+
+/// The sets of extended attributes of an index; equal sets are kept once.
+#[derive(Debug, Default)]
+struct XattrSets {
+    bytes: Vec<u8>,
+    known: HashMap<Vec<u8>, u32>,
+}
+
+impl XattrSets {
+    fn add(&mut self, set: &[(Vec<u8>, Vec<u8>)]) -> Result<u32> {
+        if set.is_empty() {
+            return Ok(0);
+        }
+        let too_many = || Error::TooMany("bytes of extended attributes");
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| too_many());
+        let count = u32::try_from(set.len()).map_err(|_| too_many())?;
+        let mut encoded = count.to_le_bytes().to_vec();
+        for (name, value) in set {
+            encoded.extend_from_slice(&len(name)?.to_le_bytes());
+            encoded.extend_from_slice(&len(value)?.to_le_bytes());
+            encoded.extend_from_slice(name);
+            encoded.extend_from_slice(value);
+        }
+        if let Some(number) = self.known.get(&encoded) {
+            return Ok(*number);
+        }
+        let number = len(&self.bytes)?.checked_add(1).ok_or_else(too_many)?;
+        self.bytes.extend_from_slice(&encoded);
+        self.known.insert(encoded, number);
+        Ok(number)
+    }
+}

@@ -1,0 +1,176 @@
+//! Putting layers on each other: the chain index that a mount maps.
+//!
+//! The layers are applied bottom first to one tree, as extracting them in order would, so the cost
+//! is that of their entries together and nothing is left of the layers in a lookup. What OCI's
+//! image-spec says of whiteouts holds: they hide what lower layers have, never what their own
+//! layer has.
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use crate::digest::{ChainId, DiffId};
+use crate::layer::error::{Error, Result};
+use crate::layer::format as f;
+use crate::layer::format::{DirentRecord, IndexKind, InodeRecord, WHITEOUT};
+use crate::layer::index::Index;
+use crate::layer::index_write::{Head, IndexWriter, Tables};
+use crate::layer::path::components;
+use crate::layer::tree::{EntryId, InodeId, ROOT, Tree};
+
+/// Writes the chain index of `layers`, bottom first, to an empty file.
+///
+/// # Errors
+/// [`Error::LowerLink`] when a hard link of a layer leads to nothing in those below it.
+pub fn merge(layers: &[Index], file: File) -> Result<File> {
+    let mut tree = Tree::new();
+    for number in 0..layers.len() {
+        Apply { layers, number, tree: &mut tree, inodes: HashMap::new(), lower_links: Vec::new() }
+            .run()?;
+    }
+    let ids: Vec<_> = layers.iter().map(|layer| DiffId(layer.id())).collect();
+    let head = Head { kind: IndexKind::Chain, id: ChainId::of(&ids).0, tar_len: 0 };
+    let tables = Tables { layers: ids, ..Tables::default() };
+    IndexWriter::new(file)?.finish(head, &mut tree, &tables)
+}
+
+/// One layer being put on the tree.
+struct Apply<'a> {
+    layers: &'a [Index],
+    number: usize,
+    tree: &'a mut Tree,
+    /// Inodes of the tree, by those of the layer that have several names.
+    inodes: HashMap<u32, InodeId>,
+    /// Entries that are links to lower layers, and where they lead.
+    lower_links: Vec<(EntryId, Vec<u8>)>,
+}
+
+impl<'a> Apply<'a> {
+    fn run(mut self) -> Result<()> {
+        let root = self.layer()?.inode(0)?;
+        if !root.has(f::FLAG_IMPLICIT) {
+            self.describe(ROOT, &root)?;
+        }
+        if root.has(f::FLAG_OPAQUE) {
+            self.tree.clear(ROOT);
+        }
+        let mut pending = vec![(root, ROOT)];
+        while let Some((layer_dir, dir)) = pending.pop() {
+            let (first, count) = layer_dir.dirents();
+            for number in first..first.saturating_add(count) {
+                let (entry, name) = self.layer()?.dirent(number)?;
+                if let Some(subdir) = self.apply(dir, entry, name)? {
+                    pending.push(subdir);
+                }
+            }
+        }
+        self.resolve_lower_links()
+    }
+
+    fn layer(&self) -> Result<&'a Index> {
+        self.layers.get(self.number).ok_or(Error::Damaged("layer number"))
+    }
+
+    /// Puts one entry on the tree; returns the pair of directories to go on with.
+    fn apply(
+        &mut self,
+        dir: EntryId,
+        entry: DirentRecord,
+        name: &[u8],
+    ) -> Result<Option<(InodeRecord, EntryId)>> {
+        if entry.inode == WHITEOUT {
+            if let Some(hidden) = self.tree.child(dir, name) {
+                self.tree.remove(hidden);
+            }
+            return Ok(None);
+        }
+        let record = self.layer()?.inode(entry.inode)?;
+        if record.is_dir() {
+            let target = self.apply_dir(dir, name, &record)?;
+            return Ok(Some((record, target)));
+        }
+        if record.has(f::FLAG_LOWER_LINK) {
+            let target = self.layer()?.heap(record.data, record.size)?.to_vec();
+            let id = self.tree.put_link(dir, name, WHITEOUT)?;
+            self.lower_links.push((id, target));
+            return Ok(None);
+        }
+        if let Some(known) = self.inodes.get(&entry.inode) {
+            self.tree.put_link(dir, name, *known)?;
+            return Ok(None);
+        }
+        let id = self.tree.put(dir, name, self.owned(record)?)?;
+        if record.nlink > 1 {
+            self.inodes.insert(entry.inode, self.tree.inode_of(id));
+        }
+        Ok(None)
+    }
+
+    /// Puts a directory on the tree; returns where its entries go.
+    fn apply_dir(&mut self, dir: EntryId, name: &[u8], record: &InodeRecord) -> Result<EntryId> {
+        let implicit = record.has(f::FLAG_IMPLICIT);
+        let opaque = record.has(f::FLAG_OPAQUE);
+        let existing = self.tree.child(dir, name);
+        if let Some(entry) = existing {
+            if self.tree.is_dir(entry) {
+                if opaque {
+                    self.tree.clear(entry);
+                }
+                if !implicit {
+                    self.describe(entry, record)?;
+                }
+                return Ok(entry);
+            }
+            // The layer names files below a symbolic link of a lower layer, but not the directory
+            // itself: they belong where the link leads.
+            if implicit
+                && !opaque
+                && let Some(target) = self.follow(entry)?
+            {
+                return Ok(target);
+            }
+        }
+        let record = InodeRecord { flags: record.flags & f::FLAG_IMPLICIT, ..self.owned(*record)? };
+        self.tree.put(dir, name, record)
+    }
+
+    /// Gives a directory of the tree the attributes that this layer says.
+    fn describe(&mut self, entry: EntryId, record: &InodeRecord) -> Result<()> {
+        let mut described = self.owned(*record)?;
+        described.flags = 0;
+        self.tree.update(entry, |old| *old = described);
+        Ok(())
+    }
+
+    /// Returns an inode as the chain has it: it says which layer keeps its content.
+    fn owned(&self, record: InodeRecord) -> Result<InodeRecord> {
+        let layer = u32::try_from(self.number).map_err(|_| Error::TooMany("layers"))?;
+        Ok(InodeRecord { layer, ..record })
+    }
+
+    fn follow(&self, entry: EntryId) -> Result<Option<EntryId>> {
+        self.tree.follow(entry, &|record| read_link(self.layers, record))
+    }
+
+    fn resolve_lower_links(self) -> Result<()> {
+        for (entry, target) in self.lower_links {
+            let path = components(&target);
+            let read_link = |record: &InodeRecord| read_link(self.layers, record);
+            let found = self.tree.find(&path, &read_link)?;
+            match found.filter(|found| !self.tree.is_dir(*found)) {
+                Some(found) => self.tree.set_inode(entry, self.tree.inode_of(found)),
+                None => {
+                    return Err(Error::LowerLink {
+                        path: self.tree.path(entry),
+                        target: String::from_utf8_lossy(&target).into_owned(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_link(layers: &[Index], record: &InodeRecord) -> Result<Vec<u8>> {
+    let layer = layers.get(record.layer as usize).ok_or(Error::Damaged("layer number"))?;
+    layer.heap(record.data, record.size).map(<[u8]>::to_vec)
+}

@@ -1,0 +1,52 @@
+//! One layer on disk: its index, the tar that it comes from and goes back to, and the merge of
+//! layers into the chain that a mount maps.
+//!
+//! This room knows files and bytes. It does not know where the store keeps them: it writes to files
+//! that it is given, and hands the contents of large files to an [`ObjectSink`]. What a mount does
+//! with a chain is the overlay's affair.
+//!
+//! A layer's way in is [`unpack`], its way back out [`TarStream`]; [`merge`] makes a chain of
+//! layers, [`Chain`] reads it. No number of a file is trusted: a damaged one is an error, never a
+//! crash.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a crash leaves a dead mount under somebody's program"
+)]
+
+mod chain;
+mod compression;
+mod content;
+mod error;
+mod format;
+mod index;
+mod index_write;
+mod kind;
+mod map;
+mod merge;
+mod pack;
+mod path;
+mod pax;
+mod recipe;
+mod sparse;
+mod tar_read;
+mod tar_write;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod unpack;
+pub mod whiteout;
+
+pub use chain::{Attr, Chain, Content, Entry, ObjectSource, ROOT};
+pub use compression::{Compressed, Gzip, decompress};
+pub use content::ObjectSink;
+pub use error::{Error, Result};
+pub use format::{INLINE_MAX, IndexKind};
+pub use index::Index;
+pub use kind::Kind;
+pub use merge::merge;
+pub use pack::TarStream;
+pub use tar_write::{TarMeta, TarWriter};
+pub use unpack::{LayerFiles, Unpacked, unpack};

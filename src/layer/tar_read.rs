@@ -1,0 +1,570 @@
+//! Reading a tar entry by entry, with every byte accounted for.
+//!
+//! What is not the content of an entry (headers, extension records, padding, all behind the end of
+//! the archive) is handed to the caller as it was, so that the archive can be written again bit for
+//! bit. Read are: v7, ustar, PAX and GNU headers, long names of both kinds, and sparse files of all
+//! four forms. The header's layout comes from the `tar` crate; numbers are parsed here, because
+//! archives in use have empty, negative and blank-padded ones.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
+
+use crate::layer::Kind;
+use crate::layer::error::{Error, Result};
+use crate::layer::pax::Pax;
+use crate::layer::sparse::{Segment, parse_map, read_digits};
+use crate::sys::{Time, make_device};
+
+/// Size of a block.
+pub(crate) const BLOCK: usize = 512;
+/// Longest extension record that is read.
+const MAX_EXTENSION: u64 = 1 << 20;
+/// Most pieces of a sparse file.
+const MAX_SEGMENTS: usize = 1_000_000;
+
+/// What an entry makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// A file of this kind.
+    File(Kind),
+    /// Another name for a file.
+    HardLink,
+}
+
+/// An entry of a tar.
+#[derive(Debug)]
+pub(crate) struct TarEntry {
+    pub(crate) path: Vec<u8>,
+    pub(crate) kind: EntryKind,
+    /// Permissions, without the type.
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Time,
+    pub(crate) device: u64,
+    pub(crate) link: Vec<u8>,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Size of the file.
+    pub(crate) size: u64,
+    /// Where the stored bytes belong in the file; none when it is stored whole.
+    pub(crate) segments: Option<Vec<Segment>>,
+}
+
+impl TarEntry {
+    /// Returns the error of an entry that cannot be represented.
+    pub(crate) fn refuse(&self, reason: impl Into<String>) -> Error {
+        Error::Entry {
+            path: String::from_utf8_lossy(&self.path).into_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Takes the bytes of the archive that are not content.
+pub(crate) trait RawSink {
+    /// Takes the next bytes.
+    fn raw(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
+/// Reads a tar.
+#[derive(Debug)]
+pub(crate) struct TarReader<R> {
+    reader: R,
+    offset: u64,
+    /// Content of the current entry that has not been read.
+    content: u64,
+    /// Padding behind it.
+    padding: usize,
+}
+
+/// What the extension records before an entry say of it.
+#[derive(Debug, Default)]
+struct Extensions {
+    pax: Pax,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+    any: bool,
+}
+
+impl<R: Read> TarReader<R> {
+    /// Returns a reader of the archive that `reader` gives.
+    pub(crate) const fn new(reader: R) -> Self {
+        Self { reader, offset: 0, content: 0, padding: 0 }
+    }
+
+    /// Returns the next entry; none at the end, when all bytes have been handed to `raw`.
+    pub(crate) fn next_entry(&mut self, raw: &mut impl RawSink) -> Result<Option<TarEntry>> {
+        debug_assert_eq!(self.content, 0, "the content of an entry is read before the next");
+        self.skip_padding(raw)?;
+        let mut extensions = Extensions::default();
+        loop {
+            let Some(block) = self.block()? else {
+                return if extensions.any {
+                    Err(self.error("it ends behind an extension record"))
+                } else {
+                    Ok(None)
+                };
+            };
+            raw.raw(&block)?;
+            if block.iter().all(|byte| *byte == 0) {
+                self.end_of_archive(raw)?;
+                return Ok(None);
+            }
+            let header = Header::from_byte_slice(&block);
+            self.check_sum(header)?;
+            let size = self.number(&header.as_old().size)?;
+            let size = u64::try_from(size).map_err(|_| self.error("a size is negative"))?;
+            match header.entry_type() {
+                EntryType::XHeader => {
+                    let record = self.extension(size, raw)?;
+                    let record = extensions.pax.add(&record);
+                    record.map_err(|reason| self.error(reason))?;
+                    extensions.any = true;
+                }
+                // Says things of all entries that follow; docker and others heed none of it.
+                EntryType::XGlobalHeader => drop(self.extension(size, raw)?),
+                EntryType::GNULongName => {
+                    extensions.long_name = Some(cut_at_nul(self.extension(size, raw)?));
+                    extensions.any = true;
+                }
+                EntryType::GNULongLink => {
+                    extensions.long_link = Some(cut_at_nul(self.extension(size, raw)?));
+                    extensions.any = true;
+                }
+                _ => return self.entry(header, size, extensions, raw).map(Some),
+            }
+        }
+    }
+
+    /// Reads content of the current entry into all of `buffer`.
+    pub(crate) fn content(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let len = buffer.len() as u64;
+        self.content = self.content.checked_sub(len).ok_or(Error::Recipe("content length"))?;
+        self.fill(buffer)
+    }
+
+    fn entry(
+        &mut self,
+        header: &Header,
+        size: u64,
+        extensions: Extensions,
+        raw: &mut impl RawSink,
+    ) -> Result<TarEntry> {
+        let Extensions { mut pax, long_name, long_link, .. } = extensions;
+        let old = header.as_old();
+        let path = long_name.or_else(|| pax.take(b"path"));
+        let path = path.unwrap_or_else(|| header.path_bytes().into_owned());
+        let link = long_link.or_else(|| pax.take(b"linkpath"));
+        let link = link.unwrap_or_else(|| cut_at_nul(old.linkname.to_vec()));
+        let mut entry = TarEntry {
+            kind: entry_kind(header.entry_type(), &path)
+                .ok_or_else(|| refuse_type(header.entry_type(), &path))?,
+            path,
+            mode: self.number_u32(&old.mode)? & 0o7777,
+            uid: self.pax_or(&mut pax, b"uid", &old.uid)?,
+            gid: self.pax_or(&mut pax, b"gid", &old.gid)?,
+            mtime: match pax.take(b"mtime") {
+                Some(text) => {
+                    parse_time(&text).ok_or_else(|| self.error("an mtime record is no number"))?
+                }
+                None => Time { secs: self.number(&old.mtime)?, nanos: 0 },
+            },
+            device: 0,
+            link,
+            xattrs: pax.take_xattrs(),
+            size: 0,
+            segments: None,
+        };
+        if matches!(entry.kind, EntryKind::File(Kind::Character | Kind::Block)) {
+            entry.device = self.device(header)?;
+        }
+        if entry.kind == EntryKind::File(Kind::Directory) && header.entry_type().is_file() {
+            // It is a directory by the slash of its name alone, so what its size counts is there.
+            self.skip(size, raw)?;
+        }
+        // Entries of other types may have a size all the same, which means nothing.
+        if entry.kind == EntryKind::File(Kind::Regular) {
+            let stored = match pax.take(b"size") {
+                Some(text) => self.decimal(&text)?,
+                None => size,
+            };
+            self.content = stored;
+            self.padding = padding(stored);
+            entry.size = stored;
+            self.sparse(header, &mut pax, &mut entry, raw)?;
+        }
+        Ok(entry)
+    }
+
+    /// Reads what makes an entry a sparse file, in whichever of the four forms.
+    fn sparse(
+        &mut self,
+        header: &Header,
+        pax: &mut Pax,
+        entry: &mut TarEntry,
+        raw: &mut impl RawSink,
+    ) -> Result<()> {
+        let segments = if header.entry_type() == EntryType::GNUSparse {
+            let gnu = header.as_gnu().ok_or_else(|| self.error("a sparse file without a map"))?;
+            entry.size = self.unsigned(&gnu.realsize)?;
+            let mut segments = Vec::new();
+            self.gnu_segments(&gnu.sparse, &mut segments)?;
+            let mut extended = gnu.is_extended();
+            while extended {
+                let block = self.block()?.ok_or_else(|| self.error("a sparse map is cut short"))?;
+                raw.raw(&block)?;
+                let mut more = GnuExtSparseHeader::new();
+                more.as_mut_bytes().copy_from_slice(&block);
+                self.gnu_segments(more.sparse(), &mut segments)?;
+                extended = more.is_extended();
+            }
+            segments
+        } else if let Some(sparse) = pax.take_sparse() {
+            let invalid = |_| self.error("a sparse file's records are no numbers");
+            entry.size = read_digits(&sparse.real_size).map_err(invalid)?;
+            if let Some(name) = sparse.name {
+                entry.path = name;
+            }
+            match sparse.map {
+                Some(map) => parse_map(&map).map_err(invalid)?,
+                None => self.map_in_content(raw)?,
+            }
+        } else {
+            return Ok(());
+        };
+        self.check_segments(entry.size, &segments)?;
+        entry.segments = Some(segments);
+        Ok(())
+    }
+
+    /// Adds the pieces that a GNU header names; an empty one ends the list.
+    fn gnu_segments(&self, found: &[GnuSparseHeader], segments: &mut Vec<Segment>) -> Result<()> {
+        for piece in found {
+            if piece.is_empty() {
+                break;
+            }
+            if segments.len() >= MAX_SEGMENTS {
+                return Err(self.error("a sparse file has too many pieces"));
+            }
+            let (offset, len) = (self.unsigned(&piece.offset)?, self.unsigned(&piece.numbytes)?);
+            segments.push(Segment { offset, len });
+        }
+        Ok(())
+    }
+
+    /// Reads the map of PAX sparse format 1.0: decimal lines at the beginning of the content, in
+    /// whole blocks.
+    fn map_in_content(&mut self, raw: &mut impl RawSink) -> Result<Vec<Segment>> {
+        let mut text = Vec::new();
+        let mut wanted = 1;
+        loop {
+            let lines = text.iter().filter(|byte| **byte == b'\n').count();
+            if lines >= wanted {
+                let mut numbers = text.split(|byte| *byte == b'\n');
+                let count = read_digits(numbers.next().unwrap_or_default());
+                let count = count.map_err(|_| self.error("a sparse map is no number"))?;
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                if count > MAX_SEGMENTS {
+                    return Err(self.error("a sparse file has too many pieces"));
+                }
+                wanted = 1 + 2 * count;
+                if lines >= wanted {
+                    let numbers: Vec<_> = numbers.take(2 * count).collect();
+                    return parse_map(&numbers.join(&b','))
+                        .map_err(|_| self.error("a sparse map is no number"));
+                }
+            }
+            let mut block = [0; BLOCK];
+            self.content = self
+                .content
+                .checked_sub(BLOCK as u64)
+                .ok_or_else(|| self.error("a sparse map is cut short"))?;
+            self.fill(&mut block)?;
+            raw.raw(&block)?;
+            text.extend_from_slice(&block);
+        }
+    }
+
+    /// Checks that the pieces are in order, inside the file, and as long as what is stored.
+    fn check_segments(&self, size: u64, segments: &[Segment]) -> Result<()> {
+        let (mut end, mut stored) = (0_u64, 0_u64);
+        for piece in segments {
+            let piece_end = piece.offset.checked_add(piece.len);
+            match piece_end {
+                Some(piece_end) if piece.offset >= end && piece_end <= size => end = piece_end,
+                _ => return Err(self.error("the pieces of a sparse file overlap or lie outside")),
+            }
+            stored = stored.saturating_add(piece.len);
+        }
+        if stored == self.content {
+            Ok(())
+        } else {
+            Err(self.error("a sparse file's pieces are not as long as its content"))
+        }
+    }
+
+    fn device(&self, header: &Header) -> Result<u64> {
+        let (major, minor) = if let Some(ustar) = header.as_ustar() {
+            (&ustar.dev_major, &ustar.dev_minor)
+        } else if let Some(gnu) = header.as_gnu() {
+            (&gnu.dev_major, &gnu.dev_minor)
+        } else {
+            return Err(self.error("a device in a header that has no place for its number"));
+        };
+        Ok(make_device(self.number_u32(major)?, self.number_u32(minor)?))
+    }
+
+    fn pax_or(&self, pax: &mut Pax, key: &[u8], field: &[u8]) -> Result<u32> {
+        match pax.take(key) {
+            Some(text) => {
+                let number = self.decimal(&text)?;
+                u32::try_from(number).map_err(|_| self.error("an owner has more than 32 bits"))
+            }
+            None => self.number_u32(field),
+        }
+    }
+
+    fn decimal(&self, text: &[u8]) -> Result<u64> {
+        read_digits(text).map_err(|_| self.error("an extension record is no number"))
+    }
+
+    fn number(&self, field: &[u8]) -> Result<i64> {
+        parse_number(field).ok_or_else(|| self.error("a number in a header is none"))
+    }
+
+    fn unsigned(&self, field: &[u8]) -> Result<u64> {
+        u64::try_from(self.number(field)?).map_err(|_| self.error("a size is negative"))
+    }
+
+    /// Returns a number of 32 bits; negative ones stand for large ones, as in chown(2).
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
+    fn number_u32(&self, field: &[u8]) -> Result<u32> {
+        let number = self.number(field)?;
+        if number > i64::from(u32::MAX) || number < i64::from(i32::MIN) {
+            return Err(self.error("a number in a header has more than 32 bits"));
+        }
+        Ok(number as u32)
+    }
+
+    /// Checks the sum of a header; old programs added the bytes up as signed numbers.
+    fn check_sum(&self, header: &Header) -> Result<()> {
+        let bytes = header.as_bytes();
+        let blank = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { b' ' } else { *byte };
+        let bytes: Vec<u8> = bytes.iter().enumerate().map(blank).collect();
+        let unsigned: i64 = bytes.iter().map(|byte| i64::from(*byte)).sum();
+        let signed: i64 = bytes.iter().map(|byte| i64::from(byte.cast_signed())).sum();
+        let expected = self.number(&header.as_old().cksum)?;
+        if expected == unsigned || expected == signed {
+            Ok(())
+        } else {
+            Err(self.error("the checksum of a header is wrong"))
+        }
+    }
+
+    /// Reads an extension record with its padding.
+    fn extension(&mut self, size: u64, raw: &mut impl RawSink) -> Result<Vec<u8>> {
+        if size > MAX_EXTENSION {
+            return Err(self.error("an extension record is longer than 1 MiB"));
+        }
+        let size = usize::try_from(size).unwrap_or(0);
+        let mut bytes = vec![0; size.next_multiple_of(BLOCK)];
+        self.fill(&mut bytes)?;
+        raw.raw(&bytes)?;
+        bytes.truncate(size);
+        Ok(bytes)
+    }
+
+    /// Hands bytes that belong to no file, and their padding, to `raw`.
+    fn skip(&mut self, len: u64, raw: &mut impl RawSink) -> Result<()> {
+        let mut block = [0; BLOCK];
+        for _ in 0..len.div_ceil(BLOCK as u64) {
+            self.fill(&mut block)?;
+            raw.raw(&block)?;
+        }
+        Ok(())
+    }
+
+    fn skip_padding(&mut self, raw: &mut impl RawSink) -> Result<()> {
+        let mut block = [0; BLOCK];
+        let padding = block.get_mut(..std::mem::take(&mut self.padding)).unwrap_or_default();
+        if padding.is_empty() {
+            return Ok(());
+        }
+        self.fill(padding)?;
+        raw.raw(padding)
+    }
+
+    /// Reads what follows the first block of zeros: a second one, then anything.
+    fn end_of_archive(&mut self, raw: &mut impl RawSink) -> Result<()> {
+        if let Some(block) = self.block()? {
+            if block.iter().any(|byte| *byte != 0) {
+                return Err(self.error("a single block of zeros lies between its entries"));
+            }
+            raw.raw(&block)?;
+        }
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let len = self.reader.read(&mut buffer)?;
+            let Some(bytes) = buffer.get(..len).filter(|bytes| !bytes.is_empty()) else {
+                return Ok(());
+            };
+            self.offset += len as u64;
+            raw.raw(bytes)?;
+        }
+    }
+
+    /// Reads a block; none when the archive ends before it.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.reader.read(rest) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(self.error("it ends inside a block")),
+                Ok(len) => {
+                    filled += len;
+                    self.offset += len as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Some(block))
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {
+        match self.reader.read_exact(buffer) {
+            Ok(()) => {
+                self.offset += buffer.len() as u64;
+                Ok(())
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(self.error("it ends inside an entry"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    const fn error(&self, reason: &'static str) -> Error {
+        Error::Tar { reason, offset: self.offset }
+    }
+}
+
+fn entry_kind(entry_type: EntryType, path: &[u8]) -> Option<EntryKind> {
+    let kind = match entry_type {
+        EntryType::Link => return Some(EntryKind::HardLink),
+        // The oldest archives mark a directory by the slash at its end alone.
+        EntryType::Regular if path.ends_with(b"/") => Kind::Directory,
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::Regular,
+        EntryType::Directory => Kind::Directory,
+        EntryType::Symlink => Kind::Symlink,
+        EntryType::Char => Kind::Character,
+        EntryType::Block => Kind::Block,
+        EntryType::Fifo => Kind::Fifo,
+        _ => return None,
+    };
+    Some(EntryKind::File(kind))
+}
+
+fn refuse_type(entry_type: EntryType, path: &[u8]) -> Error {
+    Error::Entry {
+        path: String::from_utf8_lossy(path).into_owned(),
+        reason: format!("its type {:?} is not known", char::from(entry_type.as_byte())),
+    }
+}
+
+fn cut_at_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    bytes.truncate(end);
+    bytes
+}
+
+fn padding(len: u64) -> usize {
+    let over = usize::try_from(len % BLOCK as u64).unwrap_or(0);
+    (BLOCK - over) % BLOCK
+}
+
+/// Parses a number of a header: octal digits among blanks, or base 256 with a sign; an empty field
+/// is 0.
+fn parse_number(field: &[u8]) -> Option<i64> {
+    let (first, rest) = field.split_first()?;
+    if first & 0x80 != 0 {
+        let negative = first & 0x40 != 0;
+        let start = i128::from(first & 0x3f) - if negative { 0x40 } else { 0 };
+        let number = rest.iter().try_fold(start, |number, byte| {
+            number.checked_mul(256)?.checked_add(i128::from(*byte))
+        })?;
+        return i64::try_from(number).ok();
+    }
+    let text = cut_at_nul(field.to_vec());
+    let digits = text.trim_ascii();
+    if digits.is_empty() {
+        return Some(0);
+    }
+    digits.iter().try_fold(0_i64, |number, digit| match digit {
+        b'0'..=b'7' => number.checked_mul(8)?.checked_add(i64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+/// Parses the time of a PAX record: decimal seconds with a sign and a fraction.
+fn parse_time(text: &[u8]) -> Option<Time> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let negative = whole.starts_with('-');
+    let secs: i64 = whole.parse().ok()?;
+    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let nanos: u32 = digits.parse().ok()?;
+    match (negative, nanos) {
+        (true, 1..) => Some(Time { secs: secs.checked_sub(1)?, nanos: 1_000_000_000 - nanos }),
+        _ => Some(Time { secs, nanos }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_headers_are_read_in_every_form() {
+        for (field, number) in [
+            (&b"0000644\0"[..], Some(0o644)),
+            (b"   644 \0", Some(0o644)),
+            (b"644     ", Some(0o644)),
+            (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"        ", Some(0)),
+            (b"77777777777\0", Some(0o77777777777)),
+            (b"\x80\0\0\0\0\0\x01\0", Some(256)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+            (b"\x80\0\0\0\x80\0\0\0\0\0\0\0", None),
+            (b"12x\0", None),
+            (b"9\0", None),
+        ] {
+            assert_eq!(parse_number(field), number, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn times_of_records_are_read_with_their_fraction() {
+        for (text, time) in [
+            ("0", Some((0, 0))),
+            ("1350244992.023960108", Some((1_350_244_992, 23_960_108))),
+            ("1.5", Some((1, 500_000_000))),
+            ("-1.5", Some((-2, 500_000_000))),
+            ("-0.5", Some((-1, 500_000_000))),
+            ("-3", Some((-3, 0))),
+            ("1.0000000009", Some((1, 0))),
+            ("1.x", None),
+            ("", None),
+            ("1e3", None),
+        ] {
+            let expected = time.map(|(secs, nanos)| Time { secs, nanos });
+            assert_eq!(parse_time(text.as_bytes()), expected, "{text}");
+        }
+    }
+}
