@@ -4,6 +4,7 @@
 //! needed, any number of layers. The rooms, in reading order; `ARCHITECTURE.md` says who may know
 //! whom, and `tidy` holds the code to it.
 //!
+//! - [`store`]: sha256-addressed bytes and trees on disk
 //! - [`layer`]: one layer on disk: index, tar in, tar out, the merge into a chain
 //! - [`image`]: pure formats: reference, manifest, configuration
 //! - [`digest`]: sha256 names
@@ -12,4 +13,5 @@
 pub mod digest;
 pub mod image;
 pub mod layer;
+pub mod store;
 pub mod sys;

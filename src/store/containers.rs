@@ -1,0 +1,264 @@
+//! Containers: a writable layer over an image, and who has it mounted.
+//!
+//! A container is a directory: `config.json`, which never changes but by renaming it; `upper/` and
+//! `work/`; `state`, which says where it is mounted and by which process. The process that serves
+//! the mount owns the lock file `lock`, so whether a mount is alive is asked of the kernel
+//! and not of a file.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::store::Store;
+use crate::store::error::{Error, Result, io_error};
+use crate::store::files::{list, read_if_exists, remove_if_exists, replace, sync_dir};
+use crate::sys;
+
+/// A container as it was created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// 64 hex digits.
+    pub id: String,
+    /// The name that people use.
+    pub name: String,
+    /// The image as it was asked for: `debian:12`.
+    pub image: String,
+    /// Manifest of the image.
+    pub manifest: Digest,
+    /// When it was created, RFC 3339.
+    pub created: jiff::Timestamp,
+    /// The command that it would run, when it was given another one than the image's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// It is the read-only mount of an image and goes away when it is unmounted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ephemeral: bool,
+}
+
+/// A mount of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountState {
+    /// Where it is mounted, absolute.
+    pub target: PathBuf,
+    /// The process that serves it.
+    pub pid: i32,
+    /// Whether it can be written to.
+    pub writable: bool,
+    /// Since when, RFC 3339.
+    pub since: jiff::Timestamp,
+}
+
+/// Whether a container is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mounted {
+    /// It is not.
+    No,
+    /// It is, and served.
+    Alive(MountState),
+    /// It was, and the process that served it is dead. The mount point may still be in the way.
+    Dead(MountState),
+}
+
+/// The lock on a container, held by the process that mounts or changes it.
+#[derive(Debug)]
+pub struct ContainerLock {
+    _file: File,
+}
+
+impl Store {
+    /// Makes the directories of a new container; its name must not be taken.
+    pub fn create_container(&self, container: &Container) -> Result<()> {
+        let _names = self.lock_names()?;
+        self.check_name(&container.name)?;
+        let staged = self.layout().staging().join(format!("container-{}", container.id));
+        for dir in ["upper", "work"] {
+            let path = staged.join(dir);
+            fs::create_dir_all(&path).map_err(io_error("create", &path))?;
+        }
+        let lock = staged.join("lock");
+        File::create(&lock).map_err(io_error("create", &lock))?;
+        replace(&self.layout().staging(), &staged.join("config.json"), &encode(container))?;
+        let path = self.layout().container(&container.id);
+        fs::rename(&staged, &path).map_err(io_error("create", &path))?;
+        sync_dir(&self.layout().containers())
+    }
+
+    /// Gives a container another name.
+    pub fn rename_container(&self, id: &str, name: &str) -> Result<()> {
+        let _names = self.lock_names()?;
+        self.check_name(name)?;
+        let Some(container) = self.container(id)? else { return Ok(()) };
+        let renamed = Container { name: name.to_owned(), ..container };
+        self.write_config(&renamed)
+    }
+
+    /// Returns the container with this id; none when there is none.
+    pub fn container(&self, id: &str) -> Result<Option<Container>> {
+        let path = self.layout().container(id).join("config.json");
+        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Record { path, source })
+    }
+
+    /// Returns all containers, newest first.
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        let mut containers = Vec::new();
+        for id in list(&self.layout().containers())? {
+            // One that is removed meanwhile is no longer one.
+            containers.extend(self.container(&id)?);
+        }
+        containers.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
+        Ok(containers)
+    }
+
+    /// Removes a container that nobody uses; the caller holds its lock.
+    pub fn remove_container(&self, id: &str, _lock: &ContainerLock) -> Result<()> {
+        let path = self.layout().container(id);
+        let trash = self.layout().trash().join(format!("container-{id}"));
+        fs::rename(&path, &trash).map_err(io_error("remove", &path))?;
+        sync_dir(&self.layout().containers())?;
+        remove_tree(&trash)
+    }
+
+    /// Takes the lock of a container.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when another process has it.
+    pub fn lock_container(&self, id: &str) -> Result<ContainerLock> {
+        let path = self.layout().container(id).join("lock");
+        let file = File::options().read(true).write(true).open(&path);
+        let file = file.map_err(io_error("open", &path))?;
+        if sys::try_own(file.as_fd())? {
+            return Ok(ContainerLock { _file: file });
+        }
+        let by = match self.mounted(id)? {
+            Mounted::Alive(state) => Some(format!(
+                "it is mounted at {} by process {}",
+                state.target.display(),
+                state.pid
+            )),
+            Mounted::No | Mounted::Dead(_) => None,
+        };
+        Err(Error::Busy { id: id.to_owned(), by })
+    }
+
+    /// Returns where a container's writable layer is.
+    pub fn upper(&self, id: &str) -> PathBuf {
+        self.layout().container(id).join("upper")
+    }
+
+    /// Returns the directory beside the writable layer in which changes are prepared.
+    pub fn work(&self, id: &str) -> PathBuf {
+        self.layout().container(id).join("work")
+    }
+
+    /// Returns where the process that serves a mount writes what it has to say.
+    pub fn mount_log(&self, id: &str) -> PathBuf {
+        self.layout().container(id).join("log")
+    }
+
+    /// Records a mount; the caller holds the container's lock as long as it serves the mount.
+    pub fn set_mounted(&self, id: &str, state: &MountState, _lock: &ContainerLock) -> Result<()> {
+        let bytes = serde_json::to_vec(state).expect("a state has nothing that JSON cannot hold");
+        replace(&self.layout().staging(), &self.state_path(id), &bytes)
+    }
+
+    /// Records that a container is not mounted any more.
+    pub fn clear_mounted(&self, id: &str, _lock: &ContainerLock) -> Result<()> {
+        remove_if_exists(&self.state_path(id)).map(drop)
+    }
+
+    /// Returns the mount that is recorded of a container whose lock the caller has taken: the one
+    /// that served it is dead.
+    pub fn left_mounted(&self, id: &str, _lock: &ContainerLock) -> Result<Option<MountState>> {
+        self.recorded_mount(id)
+    }
+
+    /// Returns whether a container is mounted; not for one whose lock the caller holds.
+    pub fn mounted(&self, id: &str) -> Result<Mounted> {
+        let lock = self.layout().container(id).join("lock");
+        let mut recorded = self.recorded_mount(id)?;
+        while let Some(state) = recorded {
+            match File::open(&lock) {
+                Ok(file) if sys::is_owned(file.as_fd())? => return Ok(Mounted::Alive(state)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Mounted::No),
+                Err(error) => return Err(io_error("open", &lock)(error)),
+            }
+            // A server forgets its mount before it lets go of the lock. Only if the mount is still
+            // recorded now that the lock was seen free did the server die.
+            recorded = self.recorded_mount(id)?;
+            if recorded.as_ref() == Some(&state) {
+                return Ok(Mounted::Dead(state));
+            }
+        }
+        Ok(Mounted::No)
+    }
+
+    fn recorded_mount(&self, id: &str) -> Result<Option<MountState>> {
+        let path = self.state_path(id);
+        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Record { path, source })
+    }
+
+    fn state_path(&self, id: &str) -> PathBuf {
+        self.layout().container(id).join("state")
+    }
+
+    fn write_config(&self, container: &Container) -> Result<()> {
+        let path = self.layout().container(&container.id).join("config.json");
+        replace(&self.layout().staging(), &path, &encode(container))
+    }
+
+    /// Serialises those who give names.
+    fn lock_names(&self) -> Result<File> {
+        let path = self.layout().names_lock();
+        let mut options = File::options();
+        let file = options.create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(io_error("open", &path))?;
+        sys::lock_exclusive(file.as_fd())?;
+        Ok(file)
+    }
+
+    fn check_name(&self, name: &str) -> Result<()> {
+        match self.containers()?.into_iter().find(|other| other.name == name) {
+            Some(other) => Err(Error::NameTaken { name: name.to_owned(), id: other.id }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn encode(container: &Container) -> Vec<u8> {
+    serde_json::to_vec_pretty(container).expect("a container has nothing that JSON cannot hold")
+}
+
+/// Removes a directory with all below it, directories without permissions too.
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_removable(path).map_err(io_error("remove", path))?;
+            fs::remove_dir_all(path).map_err(io_error("remove", path))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(io_error("remove", path)),
+    }
+}
+
+/// Gives the owner all permissions on every directory below `path`.
+fn make_removable(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut pending = vec![path.to_owned()];
+    while let Some(dir) = pending.pop() {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                pending.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! What goes wrong with a store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::{DiffId, Digest};
+
+/// What the functions of this room return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What goes wrong with a store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory holds something else.
+    #[error("{path} is not a strata store: {reason}")]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A newer program has made the store.
+    #[error(
+        "the store at {path} has format version {found} with features {features:?}, this strata \
+         knows version {expected} and none of them; use a newer strata"
+    )]
+    UnknownFormat {
+        /// The directory.
+        path: PathBuf,
+        /// The version of the store.
+        found: u32,
+        /// The version that this program knows.
+        expected: u32,
+        /// Features that must be understood.
+        features: Vec<String>,
+    },
+    /// A file of the store does not hold what its name says.
+    #[error("{path} is damaged: it hashes to {actual}; pull the image again to repair it")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What its content hashes to.
+        actual: Digest,
+    },
+    /// A record of the store cannot be read.
+    #[error("{path} is damaged")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A layer is not in the store.
+    #[error("layer {0} is not in the store")]
+    NoLayer(DiffId),
+    /// A blob is not in the store.
+    #[error("blob {0} is not in the store")]
+    NoBlob(Digest),
+    /// An object that a new layer needs went away while the layer was made.
+    #[error("object {0} went away while a layer that needs it was being made; try again")]
+    ObjectVanished(Digest),
+    /// The name of a container is taken.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You \
+         have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The container that has it.
+        id: String,
+    },
+    /// A container is mounted by another process.
+    #[error("container {id} is in use{}", .by.as_ref().map(|by| format!(": {by}")).unwrap_or_default())]
+    Busy {
+        /// The container.
+        id: String,
+        /// Who uses it, as far as it is known.
+        by: Option<String>,
+    },
+    /// A layer or chain is damaged.
+    #[error("{path}")]
+    Layer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: crate::layer::Error,
+    },
+    /// A manifest or configuration cannot be read.
+    #[error("image {digest}")]
+    Image {
+        /// The blob.
+        digest: Digest,
+        /// What is wrong.
+        #[source]
+        source: crate::image::Error,
+    },
+    /// A system call was refused.
+    #[error(transparent)]
+    Sys(#[from] crate::sys::Error),
+    /// Reading or writing did not succeed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Gives an I/O error the action and the file that it was met with.
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { action, path: path.to_owned(), source }
+}
+
+/// Gives an error of a layer the file that it was met in.
+pub(crate) fn layer_error(path: &Path) -> impl FnOnce(crate::layer::Error) -> Error {
+    move |source| Error::Layer { path: path.to_owned(), source }
+}

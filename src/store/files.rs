@@ -1,0 +1,105 @@
+//! Writing files so that they are there whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::store::error::{Result, io_error};
+use crate::sys;
+
+/// Returns a name that nobody else uses, of 16 hex digits.
+pub(crate) fn random_name() -> Result<String> {
+    let bytes = sys::random_bytes::<8>()?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Makes an empty file with these permissions, open for reading and writing, that did not exist.
+pub(crate) fn create_new(path: &Path, mode: u32) -> Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true).mode(mode);
+    options.open(path).map_err(io_error("create", path))
+}
+
+/// Writes the names of a directory to the disk.
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
+    let sync = || File::open(path)?.sync_all();
+    sync().map_err(io_error("sync", path))
+}
+
+/// Replaces the file `path` by `bytes`, through a file in `staging` on the same file system: after
+/// a crash one of the two is there, whole. Directories above `path` are made.
+pub(crate) fn replace(staging: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = staging.join(format!("file-{}", random_name()?));
+    let mut file = create_new(&temporary, 0o644)?;
+    let write = file.write_all(bytes).and_then(|()| file.sync_all());
+    write.map_err(io_error("write", &temporary))?;
+    let parent = path.parent().unwrap_or(path);
+    let rename = || match fs::rename(&temporary, path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(parent)?;
+            fs::rename(&temporary, path)
+        }
+        other => other,
+    };
+    if let Err(error) = rename() {
+        // The first error is the one to tell; what is left in staging is collected later.
+        if let Err(also) = fs::remove_file(&temporary) {
+            tracing::debug!("{}: {also}", temporary.display());
+        }
+        return Err(io_error("write", path)(error));
+    }
+    sync_dir(parent)
+}
+
+/// Reads a file; none when there is no such file.
+pub(crate) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("read", path)(error)),
+    }
+}
+
+/// Opens a file; none when there is no such file.
+pub(crate) fn open_if_exists(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("open", path)(error)),
+    }
+}
+
+/// Removes a file; it need not exist.
+pub(crate) fn remove_if_exists(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("remove", path)(error)),
+    }
+}
+
+/// Renames a file; it need not exist. Tells whether it did.
+pub(crate) fn rename_if_exists(from: &Path, to: &Path) -> Result<bool> {
+    match fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("rename", from)(error)),
+    }
+}
+
+/// Returns the names in a directory that are UTF-8, which all of ours are, without hidden ones.
+pub(crate) fn list(path: &Path) -> Result<Vec<String>> {
+    let read = || -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            if let Ok(name) = entry?.file_name().into_string()
+                && !name.starts_with('.')
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    };
+    read().map_err(io_error("read", path))
+}

@@ -1,0 +1,302 @@
+//! Collecting what nobody needs any more.
+//!
+//! What is needed is what references, containers and live leases lead to. The collector never
+//! holds anybody up, and never takes what is in use:
+//!
+//! 1. list what there is; 2. mark what is needed; 3. move the rest to `trash/`; 4. mark again, and
+//!    bring back what has been claimed meanwhile; 5. delete the trash.
+//!
+//! Whoever begins to use a thing claims it first and looks for it after. If the claim came before
+//! step 4, the thing is brought back; if it came later, its maker did not find it and makes it
+//! again. In each marking the leases are read before the containers and the references: a thing
+//! whose lease ends has a reference by then. One collector works at a time.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::digest::{DiffId, Digest};
+use crate::store::Store;
+use crate::store::containers::remove_tree;
+use crate::store::error::{Result, io_error};
+use crate::store::files::{list, remove_if_exists, rename_if_exists};
+use crate::store::lease::{Claim, is_live, live_claims};
+use crate::store::refs::ensure_dir;
+use crate::sys;
+
+/// What a collection removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Layers.
+    pub layers: Vec<DiffId>,
+    /// Manifests, configurations and other blobs.
+    pub blobs: Vec<Digest>,
+    /// How many objects.
+    pub objects: u64,
+    /// Bytes on the disk.
+    pub bytes: u64,
+}
+
+/// What is needed.
+#[derive(Debug, Default)]
+struct Marks {
+    blobs: HashSet<Digest>,
+    layers: HashSet<DiffId>,
+    chains: HashSet<Digest>,
+    objects: HashSet<Digest>,
+}
+
+/// Kinds of files that are moved to the trash, by the name that they have there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Blob,
+    Chain,
+    Layer,
+    Object,
+}
+
+impl Store {
+    /// Removes everything that no reference, container or running process needs.
+    pub fn collect(&self) -> Result<Collected> {
+        let _lock = self.lock_gc()?;
+        self.sweep_staging()?;
+        let candidates = self.candidates()?;
+        let marks = self.mark()?;
+        let mut moved = Vec::new();
+        for (sort, name) in candidates {
+            if !marks.needs(sort, &name) && self.move_to_trash(sort, &name)? {
+                moved.push((sort, name));
+            }
+        }
+        // What an earlier collector left behind when it was killed is looked at again, too. What is
+        // brought back may need more: a manifest its layers, a layer its objects.
+        while self.restore_needed(&self.mark()?)? {}
+        self.empty_trash(&moved)
+    }
+
+    /// Brings an object back that the collector has moved aside; tells whether it did.
+    pub(crate) fn bring_back(&self, digest: Digest) -> Result<bool> {
+        let layout = self.layout();
+        rename_if_exists(&layout.trashed_object(digest), &layout.object(digest))
+    }
+
+    /// Removes what dead processes have left in staging, unless a collector is about to.
+    pub fn sweep(&self) -> Result<()> {
+        match self.try_lock_gc()? {
+            Some(_lock) => self.sweep_staging(),
+            None => Ok(()),
+        }
+    }
+
+    fn try_lock_gc(&self) -> Result<Option<File>> {
+        let file = self.open_gc_lock()?;
+        Ok(sys::try_lock_exclusive(file.as_fd())?.then_some(file))
+    }
+
+    fn lock_gc(&self) -> Result<File> {
+        let file = self.open_gc_lock()?;
+        sys::lock_exclusive(file.as_fd())?;
+        Ok(file)
+    }
+
+    fn open_gc_lock(&self) -> Result<File> {
+        let path = self.layout().gc_lock();
+        let mut options = File::options();
+        let file = options.create(true).truncate(false).write(true).open(&path);
+        file.map_err(io_error("open", &path))
+    }
+
+    /// Removes what dead processes have left in staging.
+    fn sweep_staging(&self) -> Result<()> {
+        let dir = self.layout().staging();
+        for name in list(&dir)? {
+            let path = dir.join(&name);
+            // A stage has the name of its lease. Single files, and containers that are being
+            // made, are there for moments only; what was downloaded waits for the next pull.
+            let dead = if name.contains('-') { is_old(&path) } else { !is_live(self, &name)? };
+            if dead && path.is_dir() {
+                remove_tree(&path)?;
+            } else if dead {
+                remove_if_exists(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn candidates(&self) -> Result<Vec<(Sort, String)>> {
+        let layout = self.layout();
+        let mut found = Vec::new();
+        let mut add = |sort, dir: &Path| -> Result<()> {
+            found.extend(list(dir)?.into_iter().map(|name| (sort, name)));
+            Ok(())
+        };
+        add(Sort::Chain, &layout.chains())?;
+        add(Sort::Layer, &layout.layers())?;
+        add(Sort::Blob, &layout.blobs())?;
+        for shard in list(&layout.objects())? {
+            add(Sort::Object, &layout.objects().join(shard))?;
+        }
+        Ok(found)
+    }
+
+    fn mark(&self) -> Result<Marks> {
+        let mut marks = Marks::default();
+        for claim in live_claims(self)? {
+            match claim {
+                Claim::Blob(digest) => drop(marks.blobs.insert(digest)),
+                Claim::Chain(digest) => drop(marks.chains.insert(digest)),
+                Claim::Object(digest) => drop(marks.objects.insert(digest)),
+                Claim::Layer(digest) => drop(marks.layers.insert(DiffId(digest))),
+                Claim::Image(digest) => self.mark_image(digest, &mut marks),
+            }
+        }
+        for container in self.containers()? {
+            self.mark_image(container.manifest, &mut marks);
+        }
+        for (_, reference) in self.references()? {
+            marks.blobs.extend(reference.target);
+            self.mark_image(reference.manifest, &mut marks);
+        }
+        for layer in &marks.layers {
+            self.mark_objects(*layer, &mut marks.objects);
+        }
+        Ok(marks)
+    }
+
+    fn mark_image(&self, manifest: Digest, marks: &mut Marks) {
+        if !marks.blobs.insert(manifest) {
+            return;
+        }
+        match self.image(manifest) {
+            Ok(image) => {
+                marks.blobs.insert(image.id());
+                marks.layers.extend(image.layers());
+                marks.chains.insert(image.chain_id().0);
+            }
+            // Somebody claimed or names what is not there (any more): nothing to keep.
+            Err(error) => tracing::debug!("{error}"),
+        }
+    }
+
+    fn mark_objects(&self, layer: DiffId, objects: &mut HashSet<Digest>) {
+        let index = match self.layer(layer) {
+            Ok(index) => index,
+            Err(error) => return tracing::debug!("{error}"),
+        };
+        for number in 0..index.object_count() as u64 {
+            match index.object(number) {
+                Ok((digest, _)) => drop(objects.insert(digest)),
+                Err(error) => tracing::warn!("layer {layer}: {error}"),
+            }
+        }
+    }
+
+    fn move_to_trash(&self, sort: Sort, name: &str) -> Result<bool> {
+        ensure_dir(&self.layout().trash())?;
+        rename_if_exists(&self.place(sort, name), &self.trashed(sort, name))
+    }
+
+    /// Brings needed things back from the trash, and tells whether there were any.
+    fn restore_needed(&self, marks: &Marks) -> Result<bool> {
+        let mut any = false;
+        for trashed in list(&self.layout().trash())? {
+            if let Some((sort, name)) = parse_trashed(&trashed)
+                && marks.needs(sort, name)
+            {
+                let place = self.place(sort, name);
+                // It may have been made again meanwhile; either is whole.
+                any |= rename_if_exists(&self.trashed(sort, name), &place)?;
+            }
+        }
+        Ok(any)
+    }
+
+    fn empty_trash(&self, moved: &[(Sort, String)]) -> Result<Collected> {
+        let mut collected = Collected::default();
+        for trashed in list(&self.layout().trash())? {
+            let path = self.layout().trash().join(&trashed);
+            let Some((sort, name)) = parse_trashed(&trashed) else {
+                remove_tree(&path)?;
+                continue;
+            };
+            collected.bytes += disk_bytes(&path);
+            let counted = moved.iter().any(|(other, moved)| *other == sort && moved == name);
+            if remove_if_exists(&path)? && counted {
+                collected.count(sort, name);
+            }
+        }
+        Ok(collected)
+    }
+
+    fn place(&self, sort: Sort, name: &str) -> PathBuf {
+        let layout = self.layout();
+        match sort {
+            Sort::Blob => layout.blobs().join(name),
+            Sort::Chain => layout.chains().join(name),
+            Sort::Layer => layout.layers().join(name),
+            Sort::Object => layout.objects().join(name.get(..2).unwrap_or_default()).join(name),
+        }
+    }
+
+    fn trashed(&self, sort: Sort, name: &str) -> PathBuf {
+        self.layout().trash().join(format!("{}-{name}", sort.prefix()))
+    }
+}
+
+impl Sort {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Blob => "blob",
+            Self::Chain => "chain",
+            Self::Layer => "layer",
+            Self::Object => "object",
+        }
+    }
+}
+
+fn parse_trashed(name: &str) -> Option<(Sort, &str)> {
+    let (prefix, name) = name.split_once('-')?;
+    let sorts = [Sort::Blob, Sort::Chain, Sort::Layer, Sort::Object];
+    let sort = sorts.into_iter().find(|sort| sort.prefix() == prefix)?;
+    Some((sort, name))
+}
+
+impl Marks {
+    /// Tells whether the file with this name must stay. Files whose names say nothing may go.
+    fn needs(&self, sort: Sort, name: &str) -> bool {
+        let (hex, suffix) = name.split_once('.').unwrap_or((name, ""));
+        let Ok(digest) = Digest::from_hex(hex) else { return false };
+        match sort {
+            Sort::Blob => self.blobs.contains(&digest),
+            Sort::Chain => suffix == "idx" && self.chains.contains(&digest),
+            Sort::Layer => self.layers.contains(&DiffId(digest)),
+            Sort::Object => self.objects.contains(&digest),
+        }
+    }
+}
+
+impl Collected {
+    fn count(&mut self, sort: Sort, name: &str) {
+        let (hex, suffix) = name.split_once('.').unwrap_or((name, ""));
+        let Ok(digest) = Digest::from_hex(hex) else { return };
+        match sort {
+            Sort::Layer if suffix == "idx" => self.layers.push(DiffId(digest)),
+            Sort::Blob => self.blobs.push(digest),
+            Sort::Object => self.objects += 1,
+            Sort::Layer | Sort::Chain => {}
+        }
+    }
+}
+
+fn disk_bytes(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
+}
+
+/// Tells whether a file was last changed over a day ago.
+fn is_old(path: &Path) -> bool {
+    let changed = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+    let age = changed.map(|changed| changed.elapsed().unwrap_or_default());
+    age.is_ok_and(|age| age.as_secs() > 24 * 3600)
+}

@@ -1,0 +1,196 @@
+//! Images: the blobs that describe them, the layers and the chain that they consist of.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{ChainId, DiffId, Digest};
+use crate::image::{ImageConfig, Manifest, Parsed};
+use crate::layer::{Chain, Index, TarStream};
+use crate::store::Store;
+use crate::store::error::{Error, Result, layer_error};
+use crate::store::files::{open_if_exists, read_if_exists, replace};
+
+/// An image of the store.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// The manifest as it was pulled or made.
+    pub manifest_bytes: Vec<u8>,
+    /// What the manifest says.
+    pub manifest: Manifest,
+    /// The configuration as it was pulled or made; its digest is the image's id.
+    pub config_bytes: Vec<u8>,
+    /// What the configuration says.
+    pub config: ImageConfig,
+}
+
+impl Image {
+    /// Returns the id of the image: the digest of its configuration.
+    pub const fn id(&self) -> Digest {
+        self.manifest.config.digest
+    }
+
+    /// Returns the layers, bottom first.
+    pub fn layers(&self) -> &[DiffId] {
+        &self.config.rootfs.diff_ids
+    }
+
+    /// Returns the id of the stack of layers.
+    pub fn chain_id(&self) -> ChainId {
+        ChainId::of(self.layers())
+    }
+}
+
+/// A compressed form of a layer that a registry has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Digest of the compressed blob.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its media type.
+    pub media_type: String,
+    /// Repositories that are known to have it, canonical: `docker.io/library/debian`.
+    pub repositories: Vec<String>,
+}
+
+/// Most repositories that are remembered for a blob.
+const MAX_REPOSITORIES: usize = 16;
+
+impl Store {
+    /// Returns a blob, whose bytes were checked.
+    pub fn blob(&self, digest: Digest) -> Result<Vec<u8>> {
+        let path = self.layout().blob(digest);
+        let bytes = read_if_exists(&path)?.ok_or(Error::NoBlob(digest))?;
+        let actual = Digest::of(&bytes);
+        if actual == digest { Ok(bytes) } else { Err(Error::Damaged { path, actual }) }
+    }
+
+    /// Returns the image that has this manifest.
+    pub fn image(&self, manifest: Digest) -> Result<Image> {
+        let manifest_bytes = self.blob(manifest)?;
+        let wrong = |digest| move |source| Error::Image { digest, source };
+        let parsed = Parsed::parse(&manifest_bytes, None).map_err(wrong(manifest))?;
+        let Parsed::Manifest(document) = parsed else {
+            let source = crate::image::Error::NotAnImage { media_type: "an index".to_owned() };
+            return Err(Error::Image { digest: manifest, source });
+        };
+        let config_bytes = self.blob(document.config.digest)?;
+        let config = ImageConfig::parse(&config_bytes).map_err(wrong(document.config.digest))?;
+        Ok(Image { digest: manifest, manifest_bytes, manifest: document, config_bytes, config })
+    }
+
+    /// Tells whether a layer is in the store, whole.
+    pub fn has_layer(&self, layer: DiffId) -> bool {
+        match self.layer(layer) {
+            Ok(_) => self.layout().layer_recipe(layer).exists(),
+            Err(Error::NoLayer(_)) => false,
+            Err(error) => {
+                tracing::warn!("{error}; the layer is taken for missing");
+                false
+            }
+        }
+    }
+
+    /// Opens the index of a layer.
+    pub fn layer(&self, layer: DiffId) -> Result<Index> {
+        let path = self.layout().layer_index(layer);
+        let file = open_if_exists(&path)?.ok_or(Error::NoLayer(layer))?;
+        open_index(&file, layer.0, &path)
+    }
+
+    /// Opens the index of a chain; none when it is not there.
+    pub(crate) fn chain_index(&self, chain: ChainId) -> Result<Option<Index>> {
+        let path = self.layout().chain(chain);
+        let Some(file) = open_if_exists(&path)? else { return Ok(None) };
+        open_index(&file, chain.0, &path).map(Some)
+    }
+
+    /// Opens the merged view of layers, bottom first; the chain is made if it is missing.
+    pub fn chain(&self, layers: &[DiffId]) -> Result<Chain> {
+        let id = ChainId::of(layers);
+        let index = match self.chain_index(id) {
+            Ok(Some(index)) => index,
+            missing => {
+                if let Err(error) = missing {
+                    tracing::warn!("{error}; it is made again");
+                }
+                self.stage()?.publish_chain(layers)?;
+                let path = self.layout().chain(id);
+                let gone = || crate::layer::Error::Damaged("it went away");
+                self.chain_index(id)?.ok_or_else(|| layer_error(&path)(gone()))?
+            }
+        };
+        let indexes = layers.iter().map(|layer| self.layer(*layer)).collect::<Result<_>>()?;
+        let objects = Arc::new(self.objects());
+        Chain::new(index, indexes, objects).map_err(layer_error(&self.layout().chain(id)))
+    }
+
+    /// Returns a reader of the tar of a layer, bit for bit.
+    pub fn layer_tar(&self, layer: DiffId) -> Result<TarStream> {
+        let path = self.layout().layer_recipe(layer);
+        let recipe = open_if_exists(&path)?.ok_or(Error::NoLayer(layer))?;
+        let index = self.layer(layer)?;
+        TarStream::new(index, recipe, Arc::new(self.objects())).map_err(layer_error(&path))
+    }
+
+    /// Returns the compressed forms of a layer that registries are known to have.
+    pub fn sources(&self, layer: DiffId) -> Result<Vec<Source>> {
+        let path = self.layout().layer_sources(layer);
+        let Some(bytes) = read_if_exists(&path)? else { return Ok(Vec::new()) };
+        serde_json::from_slice(&bytes).map_err(|source| Error::Record { path, source })
+    }
+
+    /// Remembers that a repository has a compressed form of a layer.
+    pub fn add_source(
+        &self,
+        layer: DiffId,
+        (digest, size, media_type): (Digest, u64, &str),
+        repository: &str,
+    ) -> Result<()> {
+        let mut sources = self.sources(layer)?;
+        let known = sources.iter_mut().find(|source| source.digest == digest);
+        match known {
+            Some(source) if source.repositories.iter().any(|known| known == repository) => {
+                return Ok(());
+            }
+            Some(source) => {
+                source.repositories.insert(0, repository.to_owned());
+                source.repositories.truncate(MAX_REPOSITORIES);
+            }
+            None => sources.push(Source {
+                digest,
+                size,
+                media_type: media_type.to_owned(),
+                repositories: vec![repository.to_owned()],
+            }),
+        }
+        let bytes =
+            serde_json::to_vec(&sources).expect("a source has nothing that JSON cannot hold");
+        replace(&self.layout().staging(), &self.layout().layer_sources(layer), &bytes)
+    }
+}
+
+fn open_index(file: &File, id: Digest, path: &std::path::Path) -> Result<Index> {
+    let index = Index::open(file).map_err(layer_error(path))?;
+    if index.id() != id {
+        let source = crate::layer::Error::Damaged("it is the index of something else");
+        return Err(layer_error(path)(source));
+    }
+    Ok(index)
+}
+
+/// Reads a reader to its end, into memory, if that is not longer than `limit_bytes`.
+pub fn read_limited(reader: impl Read, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(limit_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit_bytes {
+        let text = format!("it is longer than {limit_bytes} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,170 @@
+//! The store: sha256-addressed bytes and trees on disk.
+//!
+//! ```text
+//! FORMAT                    version and features; what is not understood is refused
+//! blobs/sha256/<hex>        manifests, indexes, configurations
+//! objects/<xx>/<hex>        contents of files over 4 KiB
+//! layers/<hex>.idx          a layer's index     (the room `layer` writes and reads these)
+//! layers/<hex>.tar          the recipe of its tar
+//! layers/<hex>.src          its compressed forms, and which registries have them
+//! chains/<hex>.idx          a stack of layers, merged
+//! refs/                     names of images
+//! containers/<id>/          writable layers and their mounts
+//! leases/ staging/ trash/   what is in use, being made, being deleted
+//! ```
+//!
+//! Files are the truth: there is no database and no daemon. Every published file is immutable, or
+//! replaced as a whole by rename, and durable before anything names it. What runs claims what it
+//! uses ([`Lease`]); the collector ([`Store::collect`]) takes the rest. This room does not know what
+//! a tar, a registry or a mount is.
+
+mod containers;
+mod download;
+mod error;
+mod files;
+mod gc;
+mod images;
+mod layout;
+mod lease;
+mod objects;
+mod refs;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use containers::{Container, ContainerLock, MountState, Mounted};
+pub use download::{Download, DownloadReader};
+pub use error::{Error, Result};
+pub use gc::Collected;
+pub use images::{Image, Source, read_limited};
+pub use lease::{Claim, Lease};
+pub use refs::{Ref, RefName};
+pub use stage::Stage;
+
+use crate::store::error::io_error;
+use crate::store::files::{read_if_exists, replace};
+use crate::store::layout::{DIRECTORIES, Layout};
+use crate::store::objects::Objects;
+use crate::store::refs::ensure_dir;
+
+/// Version of the store's format.
+const VERSION: u32 = 1;
+
+/// What `FORMAT` holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Format {
+    format: String,
+    version: u32,
+    /// May be ignored.
+    compat: Vec<String>,
+    /// Must be understood to write.
+    ro_compat: Vec<String>,
+    /// Must be understood to read.
+    incompat: Vec<String>,
+}
+
+const FORMAT_NAME: &str = "strata-store";
+
+/// A store on disk. Cheap to clone; all processes of a user may have it open at once.
+#[derive(Clone, Debug)]
+pub struct Store {
+    layout: Arc<Layout>,
+}
+
+impl Store {
+    /// Opens the store at `root`, which is made when it does not exist or is empty.
+    ///
+    /// # Errors
+    /// [`Error::NotAStore`] when the directory holds something else, [`Error::UnknownFormat`] when
+    /// a newer program has made it.
+    pub fn open(root: &Path) -> Result<Self> {
+        let layout = Layout::new(root);
+        match read_if_exists(&layout.format())? {
+            Some(bytes) => check_format(root, &bytes)?,
+            None => create(root, &layout)?,
+        }
+        Ok(Self { layout: Arc::new(layout) })
+    }
+
+    /// Returns the directory of the store.
+    pub fn root(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// Makes a place to make layers and blobs in.
+    pub fn stage(&self) -> Result<Stage> {
+        Stage::new(self)
+    }
+
+    /// Makes a lease, to claim what is used.
+    pub fn lease(&self) -> Result<Lease> {
+        Lease::new(self)
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn objects(&self) -> Objects {
+        Objects::new(Arc::clone(&self.layout))
+    }
+}
+
+fn create(root: &Path, layout: &Layout) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = std::fs::DirBuilder::new();
+    // What images hold is nobody's business but their owner's.
+    builder.recursive(true).mode(0o700).create(root).map_err(io_error("create", root))?;
+    let mut entries = std::fs::read_dir(root).map_err(io_error("read", root))?;
+    let foreign = entries.find_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let ours = DIRECTORIES.iter().any(|dir| dir.split('/').next() == Some(name.as_str()));
+        (!ours).then_some(name)
+    });
+    if let Some(name) = foreign {
+        let reason = format!("it holds {name:?} and no FORMAT");
+        return Err(Error::NotAStore { path: root.to_owned(), reason });
+    }
+    for dir in DIRECTORIES {
+        ensure_dir(&root.join(dir))?;
+    }
+    for shard in 0..=255_u8 {
+        ensure_dir(&layout.objects().join(format!("{shard:02x}")))?;
+    }
+    let format = Format {
+        format: FORMAT_NAME.to_owned(),
+        version: VERSION,
+        compat: Vec::new(),
+        ro_compat: Vec::new(),
+        incompat: Vec::new(),
+    };
+    let bytes = serde_json::to_vec_pretty(&format).expect("a format is JSON");
+    replace(&layout.staging(), &layout.format(), &bytes)
+}
+
+fn check_format(root: &Path, bytes: &[u8]) -> Result<()> {
+    let not_a_store = |reason: String| Error::NotAStore {
+        path: root.to_owned(),
+        reason: format!("FORMAT {reason}"),
+    };
+    let format: Format = serde_json::from_slice(bytes)
+        .map_err(|error| not_a_store(format!("is damaged: {error}")))?;
+    if format.format != FORMAT_NAME {
+        return Err(not_a_store(format!("says {:?}", format.format)));
+    }
+    let features = [format.incompat, format.ro_compat].concat();
+    if format.version != VERSION || !features.is_empty() {
+        return Err(Error::UnknownFormat {
+            path: root.to_owned(),
+            found: format.version,
+            expected: VERSION,
+            features,
+        });
+    }
+    Ok(())
+}

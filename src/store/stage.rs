@@ -1,0 +1,216 @@
+//! Staging: where layers, chains and blobs are made before they are published.
+//!
+//! A stage is a lease and a directory of the same name. What it makes becomes visible in an order
+//! that a crash at any point leaves consistent: the data is made durable, objects get their names,
+//! the names are made durable, the index gets its name. An object under `objects/` is therefore
+//! always whole, and an index under `layers/` never names an object that is not there.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::digest::{ChainId, DiffId, Digest};
+use crate::layer::{Index, LayerFiles, ObjectSink, Unpacked, merge};
+use crate::store::Store;
+use crate::store::error::{Error, Result, io_error, layer_error};
+use crate::store::files::{create_new, replace, sync_dir};
+use crate::store::lease::{Claim, Lease};
+use crate::sys;
+
+/// Up to this many files are made durable one by one; more at once with all that the file system
+/// holds, which is what costs least from there on.
+const SYNC_SINGLY: usize = 32;
+
+/// A place to make things in.
+#[derive(Debug)]
+pub struct Stage {
+    store: Store,
+    lease: Lease,
+    dir: PathBuf,
+    /// Objects that this stage has written and not yet published.
+    staged: Vec<Digest>,
+    /// Objects that a layer of this stage needs and that were in the store.
+    found: Vec<Digest>,
+}
+
+impl Stage {
+    /// Makes an empty stage.
+    pub(crate) fn new(store: &Store) -> Result<Self> {
+        let lease = Lease::new(store)?;
+        let dir = store.layout().staging().join(lease.id());
+        let objects = dir.join("objects");
+        fs::create_dir_all(&objects).map_err(io_error("create", &objects))?;
+        Ok(Self { store: store.clone(), lease, dir, staged: Vec::new(), found: Vec::new() })
+    }
+
+    /// Claims something that is in the store, so that it stays while this stage lives.
+    pub fn claim(&mut self, claim: Claim) -> Result<()> {
+        self.lease.claim(claim)
+    }
+
+    /// Makes a file that is deleted with the stage.
+    pub fn scratch(&self, name: &str) -> Result<File> {
+        create_new(&self.dir.join(name), 0o600)
+    }
+
+    /// Makes the files for a new layer.
+    pub fn layer_files(&self) -> Result<LayerFiles> {
+        Ok(LayerFiles {
+            index: create_new(&self.dir.join("index"), 0o444)?,
+            recipe: create_new(&self.dir.join("recipe"), 0o444)?,
+        })
+    }
+
+    /// Publishes the layer that was written to [`Stage::layer_files`], and its objects.
+    pub fn publish_layer(&mut self, unpacked: &Unpacked) -> Result<()> {
+        let layer = unpacked.diff_id;
+        self.lease.claim(Claim::Layer(layer.0))?;
+        let files = [self.dir.join("index"), self.dir.join("recipe")];
+        self.make_durable(&files)?;
+        self.publish_objects()?;
+        let layout = self.store.layout();
+        // The recipe first: whoever sees the index has both.
+        rename(&files[1], &layout.layer_recipe(layer))?;
+        rename(&files[0], &layout.layer_index(layer))?;
+        sync_dir(&layout.layers())
+    }
+
+    /// Merges layers that are in the store, and publishes the chain. Does nothing when it is there
+    /// and sound.
+    pub fn publish_chain(&mut self, layers: &[DiffId]) -> Result<()> {
+        let chain = ChainId::of(layers);
+        self.lease.claim(Claim::Chain(chain.0))?;
+        match self.store.chain_index(chain) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{error}; it is made again"),
+        }
+        let indexes: Vec<Index> =
+            layers.iter().map(|layer| self.store.layer(*layer)).collect::<Result<_>>()?;
+        let path = self.dir.join("chain");
+        let file = create_new(&path, 0o444)?;
+        let file = merge(&indexes, file).map_err(layer_error(&path))?;
+        file.sync_all().map_err(io_error("sync", &path))?;
+        rename(&path, &self.store.layout().chain(chain))?;
+        sync_dir(&self.store.layout().chains())
+    }
+
+    /// Publishes a blob: a manifest or a configuration.
+    pub fn publish_blob(&mut self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        self.lease.claim(Claim::Blob(digest))?;
+        let path = self.store.layout().blob(digest);
+        if !matches!(fs::read(&path), Ok(found) if found == bytes) {
+            replace(&self.dir, &path, bytes)?;
+        }
+        Ok(digest)
+    }
+
+    /// Makes what is staged durable.
+    fn make_durable(&self, files: &[PathBuf]) -> Result<()> {
+        if self.staged.len() > SYNC_SINGLY {
+            let dir = File::open(&self.dir).map_err(io_error("open", &self.dir))?;
+            return Ok(sys::sync_fs(&dir)?);
+        }
+        let objects = self.staged.iter().map(|digest| self.staged_object(*digest));
+        for path in files.iter().cloned().chain(objects) {
+            let sync = || File::open(&path)?.sync_all();
+            sync().map_err(io_error("sync", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the staged objects their names, and makes the names durable.
+    fn publish_objects(&mut self) -> Result<()> {
+        let layout = self.store.layout();
+        let mut shards = std::collections::BTreeSet::new();
+        for digest in &self.staged {
+            let path = layout.object(*digest);
+            rename(&self.staged_object(*digest), &path)?;
+            shards.extend(path.parent().map(Path::to_owned));
+        }
+        // Those that were found are claimed, so the collector has brought back what it had moved.
+        for digest in &self.found {
+            let path = layout.object(*digest);
+            if !path.exists() && !self.store.bring_back(*digest)? {
+                return Err(Error::ObjectVanished(*digest));
+            }
+        }
+        if self.staged.len() > SYNC_SINGLY {
+            let dir = File::open(layout.objects()).map_err(io_error("open", &layout.objects()))?;
+            sys::sync_fs(&dir)?;
+        } else {
+            shards.iter().try_for_each(|shard| sync_dir(shard))?;
+        }
+        self.staged.clear();
+        self.found.clear();
+        Ok(())
+    }
+
+    fn staged_object(&self, digest: Digest) -> PathBuf {
+        self.dir.join("objects").join(digest.hex())
+    }
+
+    fn large(&self) -> PathBuf {
+        self.dir.join("large")
+    }
+
+    fn put_object(&mut self, digest: Digest, bytes: &[u8]) -> Result<()> {
+        self.lease.claim(Claim::Object(digest))?;
+        if self.store.objects().has_bytes(digest, bytes)? {
+            self.found.push(digest);
+            return Ok(());
+        }
+        let path = self.staged_object(digest);
+        let mut file = create_new(&path, 0o444)?;
+        file.write_all(bytes).map_err(io_error("write", &path))?;
+        self.staged.push(digest);
+        Ok(())
+    }
+
+    fn commit_object(&mut self, file: &File, digest: Digest) -> Result<()> {
+        let large = self.large();
+        self.lease.claim(Claim::Object(digest))?;
+        if self.store.objects().has_sound(digest)? {
+            self.found.push(digest);
+            return fs::remove_file(&large).map_err(io_error("remove", &large));
+        }
+        let path = self.staged_object(digest);
+        if path.exists() {
+            return fs::remove_file(&large).map_err(io_error("remove", &large));
+        }
+        file.set_permissions(fs::Permissions::from_mode(0o444))
+            .map_err(io_error("write", &large))?;
+        rename(&large, &path)?;
+        self.staged.push(digest);
+        Ok(())
+    }
+}
+
+impl ObjectSink for Stage {
+    fn put(&mut self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
+        self.put_object(digest, bytes).map_err(io::Error::other)
+    }
+
+    fn begin(&mut self) -> io::Result<File> {
+        create_new(&self.large(), 0o600).map_err(io::Error::other)
+    }
+
+    fn commit(&mut self, file: File, digest: Digest) -> io::Result<()> {
+        self.commit_object(&file, digest).map_err(io::Error::other)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            // Without its lease the directory is collected.
+            tracing::debug!("{}: {error}", self.dir.display());
+        }
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(io_error("write", to))
+}

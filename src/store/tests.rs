@@ -1,0 +1,393 @@
+//! Tests of the store as a whole.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::digest::{DiffId, Digest};
+use crate::image::{
+    Descriptor, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, RootFs,
+};
+use crate::layer::{Content, ObjectSink, ROOT, TarMeta, TarWriter, unpack};
+use crate::store::*;
+use crate::sys::Time;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("store")).unwrap();
+    (folder, store)
+}
+
+/// A tar of files with these contents.
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = TarWriter::new(Vec::new());
+    for (path, content) in files {
+        let meta = TarMeta {
+            path: path.as_bytes().to_vec(),
+            kind: crate::layer::Kind::Regular,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            device: 0,
+            target: Vec::new(),
+            xattrs: std::collections::BTreeMap::new(),
+            size: content.len() as u64,
+        };
+        writer.file(&meta, &mut &**content).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+fn add_layer(stage: &mut Stage, tar: &[u8]) -> DiffId {
+    let unpacked = unpack(tar, stage.layer_files().unwrap(), stage).unwrap();
+    stage.publish_layer(&unpacked).unwrap();
+    unpacked.diff_id
+}
+
+/// Makes an image of one layer; nothing names it yet but the stage.
+fn add_image(stage: &mut Stage, tar: &[u8]) -> Digest {
+    let layer = add_layer(stage, tar);
+    stage.publish_chain(&[layer]).unwrap();
+    let config = ImageConfig { rootfs: RootFs::new(vec![layer]), ..ImageConfig::default() };
+    let bytes = config.to_bytes();
+    let config = stage.publish_blob(&bytes).unwrap();
+    let config = Descriptor::new(OCI_CONFIG, config, bytes.len() as u64);
+    let layer = Descriptor::new(OCI_LAYER, layer.0, tar.len() as u64);
+    let manifest = Manifest::new(OCI_MANIFEST, config, vec![layer]);
+    stage.publish_blob(&manifest.to_bytes()).unwrap()
+}
+
+fn tag(store: &Store, name: &str, manifest: Digest) {
+    let to = Ref { manifest, target: None, updated: Timestamp::UNIX_EPOCH };
+    store.set_reference(&RefName::Named(name.parse().unwrap()), &to).unwrap();
+}
+
+fn names(store: &Store) -> Vec<String> {
+    let name = |name: RefName| match name {
+        RefName::Named(reference) => reference.to_string(),
+        RefName::Untagged(manifest) => format!("untagged {manifest}"),
+    };
+    store.references().unwrap().into_iter().map(|(found, _)| name(found)).collect()
+}
+
+fn container(name: &str, manifest: Digest) -> Container {
+    Container {
+        id: Digest::of(name.as_bytes()).hex(),
+        name: name.to_owned(),
+        image: "image".to_owned(),
+        manifest,
+        created: Timestamp::UNIX_EPOCH,
+        command: None,
+        ephemeral: false,
+    }
+}
+
+/// Counts the regular files below a directory.
+fn files_below(path: &Path) -> usize {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(
+            |entry| {
+                if entry.file_type().unwrap().is_dir() { files_below(&entry.path()) } else { 1 }
+            },
+        )
+        .sum()
+}
+
+const LARGE: &[u8] = &[7; 10_000];
+
+#[test]
+fn a_store_is_made_once_and_opened_again() {
+    let (folder, store) = store();
+    let manifest = add_image(&mut store.stage().unwrap(), &tar(&[("f", b"text")]));
+    let again = Store::open(&folder.path().join("store")).unwrap();
+    assert_eq!(again.image(manifest).unwrap().digest, manifest);
+}
+
+#[test]
+fn what_is_not_a_store_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("letter.txt"), "dear").unwrap();
+    let error = Store::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("is not a strata store: it holds \"letter.txt\""), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let (folder, store) = store();
+    let path = folder.path().join("store/FORMAT");
+    let format = fs::read_to_string(&path).unwrap();
+    for (old, new) in
+        [("\"version\": 1", "\"version\": 2"), ("\"incompat\": []", "\"incompat\": [\"x\"]")]
+    {
+        fs::write(&path, format.replace(old, new)).unwrap();
+        let error = Store::open(store.root()).unwrap_err();
+        assert!(matches!(error, Error::UnknownFormat { .. }), "{error}");
+    }
+    fs::write(&path, "{").unwrap();
+    assert!(matches!(Store::open(store.root()).unwrap_err(), Error::NotAStore { .. }));
+}
+
+#[test]
+fn a_layer_that_was_published_comes_back() {
+    let (_folder, store) = store();
+    let tar = tar(&[("small", b"text"), ("large", LARGE)]);
+    let layer = add_layer(&mut store.stage().unwrap(), &tar);
+    assert!(store.has_layer(layer));
+    let mut again = Vec::new();
+    store.layer_tar(layer).unwrap().read_to_end(&mut again).unwrap();
+    assert_eq!(again, tar);
+    let chain = store.chain(&[layer]).unwrap();
+    let large = chain.lookup(ROOT, "large".as_ref()).unwrap().unwrap();
+    let Content::Object(object) = chain.content(large).unwrap() else { panic!("not an object") };
+    let mut content = Vec::new();
+    chain.open_object(object).unwrap().read_to_end(&mut content).unwrap();
+    assert_eq!(content, LARGE);
+    assert_eq!(files_below(&store.root().join("staging")), 0);
+    assert_eq!(files_below(&store.root().join("leases")), 0);
+}
+
+#[test]
+fn a_stage_that_is_given_up_leaves_nothing() {
+    let (_folder, store) = store();
+    let mut stage = store.stage().unwrap();
+    unpack(&tar(&[("large", LARGE)])[..], stage.layer_files().unwrap(), &mut stage).unwrap();
+    drop(stage);
+    for dir in ["staging", "leases", "objects", "layers"] {
+        assert_eq!(files_below(&store.root().join(dir)), 0, "{dir}");
+    }
+}
+
+#[test]
+fn contents_are_kept_once() {
+    let (_folder, store) = store();
+    let mut stage = store.stage().unwrap();
+    add_layer(&mut stage, &tar(&[("a", LARGE), ("b", LARGE)]));
+    drop(stage);
+    add_layer(&mut store.stage().unwrap(), &tar(&[("c", LARGE)]));
+    assert_eq!(files_below(&store.root().join("objects")), 1);
+}
+
+#[test]
+fn a_damaged_object_that_is_met_again_is_replaced() {
+    let (_folder, store) = store();
+    let streamed = vec![9; 3 << 20];
+    for content in [LARGE, &streamed] {
+        let layer = add_layer(&mut store.stage().unwrap(), &tar(&[("f", content)]));
+        let object = store.layout().object(Digest::of(content));
+        fs::remove_file(&object).unwrap();
+        fs::write(&object, "damaged").unwrap();
+        add_layer(&mut store.stage().unwrap(), &tar(&[("f", content)]));
+        assert_eq!(fs::read(&object).unwrap(), content);
+        assert!(store.has_layer(layer));
+    }
+}
+
+#[test]
+fn a_damaged_index_is_a_missing_layer() {
+    let (_folder, store) = store();
+    let layer = add_layer(&mut store.stage().unwrap(), &tar(&[("f", b"x")]));
+    let path = store.layout().layer_index(layer);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "damaged").unwrap();
+    assert!(!store.has_layer(layer));
+    assert!(matches!(store.layer(layer).unwrap_err(), Error::Layer { .. }));
+}
+
+#[test]
+fn a_damaged_blob_is_told_and_replaced() {
+    let (_folder, store) = store();
+    let digest = store.stage().unwrap().publish_blob(b"{}").unwrap();
+    fs::write(store.layout().blob(digest), "{ }").unwrap();
+    assert!(matches!(store.blob(digest).unwrap_err(), Error::Damaged { .. }));
+    store.stage().unwrap().publish_blob(b"{}").unwrap();
+    assert_eq!(store.blob(digest).unwrap(), b"{}");
+}
+
+#[test]
+fn references_are_set_listed_and_removed() {
+    let (_folder, store) = store();
+    let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+    tag(&store, "debian:12", one);
+    tag(&store, "127.0.0.1:5000/team/app", one);
+    tag(&store, "127.0.0.1:5000/team:v1", two);
+    let digested = format!("debian@{two}");
+    tag(&store, &digested, two);
+    assert_eq!(
+        names(&store),
+        [
+            "127.0.0.1:5000/team/app:latest".to_owned(),
+            "127.0.0.1:5000/team:v1".to_owned(),
+            "docker.io/library/debian:12".to_owned(),
+            format!("docker.io/library/debian@{two}"),
+        ]
+    );
+    let name = RefName::Named("127.0.0.1:5000/team:v1".parse().unwrap());
+    assert!(store.remove_reference(&name).unwrap());
+    assert!(!store.remove_reference(&name).unwrap());
+    assert_eq!(names(&store).len(), 3);
+    assert_eq!(store.names_of(one).unwrap().len(), 2);
+    let nobody = RefName::Named("debian/12/x:y".parse().unwrap());
+    assert_eq!(store.reference(&nobody).unwrap(), None);
+}
+
+#[test]
+fn an_image_that_loses_its_last_name_becomes_untagged() {
+    let (_folder, store) = store();
+    let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+    tag(&store, "a", one);
+    tag(&store, "b", one);
+    tag(&store, "a", two);
+    assert_eq!(names(&store), ["docker.io/library/a:latest", "docker.io/library/b:latest"]);
+    tag(&store, "b", two);
+    let untagged = format!("untagged {one}");
+    assert!(names(&store).contains(&untagged));
+    tag(&store, "c", one);
+    assert!(!names(&store).contains(&untagged));
+}
+
+#[test]
+fn names_of_containers_are_unique() {
+    let (_folder, store) = store();
+    let first = container("first", Digest::of(b"x"));
+    store.create_container(&first).unwrap();
+    let clash = Container { id: "f".repeat(64), ..first.clone() };
+    assert!(matches!(store.create_container(&clash).unwrap_err(), Error::NameTaken { .. }));
+    let second = container("second", Digest::of(b"x"));
+    store.create_container(&second).unwrap();
+    assert!(store.rename_container(&second.id, "first").is_err());
+    store.rename_container(&second.id, "third").unwrap();
+    let mut names: Vec<_> = store.containers().unwrap().into_iter().map(|c| c.name).collect();
+    names.sort();
+    assert_eq!(names, ["first", "third"]);
+}
+
+#[test]
+fn a_container_has_one_owner_at_a_time() {
+    let (_folder, store) = store();
+    let made = container("c", Digest::of(b"x"));
+    store.create_container(&made).unwrap();
+    let lock = store.lock_container(&made.id).unwrap();
+    let state =
+        MountState { target: "/mnt".into(), pid: 42, writable: true, since: Timestamp::UNIX_EPOCH };
+    assert_eq!(store.mounted(&made.id).unwrap(), Mounted::No);
+    store.set_mounted(&made.id, &state, &lock).unwrap();
+    assert_eq!(store.mounted(&made.id).unwrap(), Mounted::Alive(state.clone()));
+    let error = store.lock_container(&made.id).unwrap_err().to_string();
+    assert!(error.ends_with("is in use: it is mounted at /mnt by process 42"), "{error}");
+    drop(lock);
+    assert_eq!(store.mounted(&made.id).unwrap(), Mounted::Dead(state));
+    let lock = store.lock_container(&made.id).unwrap();
+    store.clear_mounted(&made.id, &lock).unwrap();
+    assert_eq!(store.mounted(&made.id).unwrap(), Mounted::No);
+    store.remove_container(&made.id, &lock).unwrap();
+    assert_eq!(store.containers().unwrap(), []);
+    assert_eq!(fs::read_dir(store.root().join("trash")).unwrap().count(), 0);
+}
+
+#[test]
+fn collecting_takes_what_nothing_names() {
+    let (_folder, store) = store();
+    let keep = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE), ("b", &[1; 5000])]));
+    let lose = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE), ("c", &[2; 5000])]));
+    tag(&store, "keep", keep);
+    tag(&store, "lose", lose);
+    assert_eq!(store.collect().unwrap(), Collected::default());
+    store.remove_reference(&RefName::Named("lose".parse().unwrap())).unwrap();
+    let collected = store.collect().unwrap();
+    assert_eq!((collected.layers.len(), collected.blobs.len(), collected.objects), (1, 2, 1));
+    assert!(collected.bytes > 0);
+    assert!(store.image(lose).is_err());
+    let image = store.image(keep).unwrap();
+    let mut tar = Vec::new();
+    store.layer_tar(image.layers()[0]).unwrap().read_to_end(&mut tar).unwrap();
+    assert_eq!(DiffId(Digest::of(&tar)), image.layers()[0]);
+    store.remove_reference(&RefName::Named("keep".parse().unwrap())).unwrap();
+    store.collect().unwrap();
+    for dir in ["blobs", "objects", "layers", "chains", "trash"] {
+        assert_eq!(files_below(&store.root().join(dir)), 0, "{dir}");
+    }
+}
+
+#[test]
+fn collecting_leaves_what_a_lease_or_a_container_uses() {
+    let (_folder, store) = store();
+    let mut stage = store.stage().unwrap();
+    let image = add_image(&mut stage, &tar(&[("a", LARGE)]));
+    // The stage has made it and lives; then a lease; then a container.
+    assert_eq!(store.collect().unwrap(), Collected::default());
+    let mut lease = store.lease().unwrap();
+    lease.claim(Claim::Image(image)).unwrap();
+    drop(stage);
+    assert_eq!(store.collect().unwrap(), Collected::default());
+    store.create_container(&container("c", image)).unwrap();
+    drop(lease);
+    assert_eq!(store.collect().unwrap(), Collected::default());
+    let id = container("c", image).id;
+    let lock = store.lock_container(&id).unwrap();
+    store.remove_container(&id, &lock).unwrap();
+    assert_eq!(store.collect().unwrap().layers.len(), 1);
+}
+
+#[test]
+fn a_dead_lease_keeps_nothing_and_its_stage_is_swept() {
+    let (_folder, store) = store();
+    let dead = store.root().join("leases/0123456789abcdef");
+    fs::write(&dead, "").unwrap();
+    let staged = store.root().join("staging/0123456789abcdef/objects");
+    fs::create_dir_all(&staged).unwrap();
+    store.collect().unwrap();
+    assert!(!dead.exists());
+    assert!(!staged.exists());
+}
+
+#[test]
+fn an_object_that_is_being_used_again_survives_collection() {
+    let (_folder, store) = store();
+    let image = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE)]));
+    // The image is not named, so its object is about to be collected when a new layer finds it.
+    let mut stage = store.stage().unwrap();
+    stage.put(Digest::of(LARGE), LARGE).unwrap();
+    store.collect().unwrap();
+    assert!(store.image(image).is_err());
+    assert!(store.layout().object(Digest::of(LARGE)).exists());
+    let unpacked =
+        unpack(&tar(&[("b", LARGE)])[..], stage.layer_files().unwrap(), &mut stage).unwrap();
+    stage.publish_layer(&unpacked).unwrap();
+}
+
+#[test]
+fn what_a_killed_collector_moved_aside_is_brought_back_when_needed() {
+    let (_folder, store) = store();
+    let image = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE)]));
+    tag(&store, "image", image);
+    let layer = store.image(image).unwrap().layers()[0];
+    let object = Digest::of(LARGE);
+    let trash = store.root().join("trash");
+    let hex = layer.0.hex();
+    fs::rename(store.layout().object(object), trash.join(format!("object-{}", object.hex())))
+        .unwrap();
+    fs::rename(store.layout().layer_index(layer), trash.join(format!("layer-{hex}.idx"))).unwrap();
+    store.collect().unwrap();
+    assert!(store.has_layer(layer));
+    let mut tar = Vec::new();
+    store.layer_tar(layer).unwrap().read_to_end(&mut tar).unwrap();
+    assert_eq!(DiffId(Digest::of(&tar)), layer);
+}
+
+#[test]
+fn sources_of_a_layer_are_remembered() {
+    let (_folder, store) = store();
+    let layer = add_layer(&mut store.stage().unwrap(), &tar(&[("f", b"x")]));
+    let blob = (Digest::of(b"gz"), 2, "gzip");
+    store.add_source(layer, blob, "docker.io/library/a").unwrap();
+    store.add_source(layer, blob, "docker.io/library/b").unwrap();
+    store.add_source(layer, blob, "docker.io/library/a").unwrap();
+    let sources = store.sources(layer).unwrap();
+    assert_eq!(sources.len(), 1);
+    assert_eq!(sources[0].repositories, ["docker.io/library/b", "docker.io/library/a"]);
+}
