@@ -5,6 +5,7 @@
 //! whom, and `tidy` holds the code to it.
 //!
 //! - [`store`]: sha256-addressed bytes and trees on disk
+//! - [`overlay`]: the union: what a path means and what changing it does
 //! - [`layer`]: one layer on disk: index, tar in, tar out, the merge into a chain
 //! - [`image`]: pure formats: reference, manifest, configuration
 //! - [`digest`]: sha256 names
@@ -13,5 +14,6 @@
 pub mod digest;
 pub mod image;
 pub mod layer;
+pub mod overlay;
 pub mod store;
 pub mod sys;

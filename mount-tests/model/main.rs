@@ -1,0 +1,73 @@
+//! Random operations on the overlay, without FUSE, against a plain tree in memory.
+//!
+//! Each case has a lower of several layers, a sequence of operations, and remounts in between. After
+//! every operation the answers must be equal, and at the end and at each remount the whole trees. A
+//! failing sequence is shrunk and printed; it becomes a `regression_` test.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod layers;
+mod mounted;
+mod op;
+mod reference;
+mod regressions;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, FileFailurePersistence};
+use strata::overlay::Owners;
+
+use crate::mounted::Mounted;
+use crate::op::{LowerFile, Op, lower, ops};
+use crate::reference::Reference;
+
+/// Runs operations on both and compares.
+fn run(lower: &[Vec<LowerFile>], ops: &[Op], owners: Owners) {
+    let mut reference = Reference::new(lower);
+    let mut mounted = Mounted::new(&reference.layers, owners);
+    assert_eq!(mounted.tree(), reference.tree(), "the lower, before anything was done");
+    for (number, op) in ops.iter().enumerate() {
+        let expected = reference.apply(op);
+        if expected == Err("skipped") {
+            continue;
+        }
+        let found = mounted.apply(op);
+        assert_eq!(found, expected, "operation {number}: {op:?}");
+        if matches!(op, Op::Remount) {
+            assert_eq!(mounted.tree(), reference.tree(), "after operation {number}: {op:?}");
+        }
+    }
+    assert_eq!(mounted.tree(), reference.tree(), "at the end");
+    mounted.check_numbers();
+    let changes = mounted.changed_tree();
+    assert_eq!(changes, reference.tree(), "the lower with the changes applied");
+    mounted.remount();
+    assert_eq!(mounted.tree(), reference.tree(), "after a remount at the end");
+    mounted.check_lower();
+    mounted.check_work_dir();
+}
+
+fn cases() -> u32 {
+    std::env::var("STRATA_MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(400)
+}
+
+fn config() -> Config {
+    Config {
+        cases: cases(),
+        max_shrink_iters: 20_000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+        ..Config::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_overlay_does_what_a_plain_tree_does(lower in lower(), ops in ops(60)) {
+        run(&lower, &ops, Owners::Native);
+    }
+
+    #[test]
+    fn so_does_one_that_keeps_owners_in_marks(lower in lower(), ops in ops(60)) {
+        run(&lower, &ops, Owners::Mapped);
+    }
+}

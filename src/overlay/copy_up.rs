@@ -1,0 +1,389 @@
+//! Copy-up: making a file of the lower one of the upper, so that it can be changed.
+//!
+//! A change of attributes copies attributes; the content follows at the first write, and no more of
+//! it than is kept. The copy is made in the work directory and durable before it gets a name. Only
+//! the file itself is locked meanwhile, so nobody else waits.
+//!
+//! A lower file with several names keeps them: the copy gets every one that the union shows. Until it
+//! has them all it has another one in the work directory, by which the next mount finishes what a
+//! crash has interrupted.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::layer::Kind;
+use crate::overlay::Overlay;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::file::Content;
+use crate::overlay::lower::{Lower, LowerFile, LowerId};
+use crate::overlay::node::{Name, Node};
+use crate::overlay::place::Place;
+use crate::overlay::upper::{Mark, Meta, New, Temporary, Upper};
+use crate::sys::{self, Errno, SetTime, SetXattr, XattrTarget, mode, open_flags};
+
+/// What of a file has to be in the upper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Its attributes.
+    Metadata,
+    /// Its content too, of which this many bytes are kept.
+    Content(u64),
+}
+
+/// The whole content.
+pub(crate) const WHOLE: Need = Need::Content(u64::MAX);
+
+/// Prefix of the name that a copy has in the work directory until it has all its names; the number
+/// of the lower file follows.
+const UNFINISHED: &str = "links-";
+
+impl Overlay {
+    /// Brings what is needed of a file into the upper.
+    pub(crate) fn copy_up(&self, node: &Arc<Node>, need: Need) -> Result<()> {
+        if node.kind == Kind::Directory {
+            return self.upper_dir(&Place::Node(Arc::clone(node))).map(drop);
+        }
+        let enough = {
+            let state = node.state.lock();
+            state.upper.is_some() && (need == Need::Metadata || !state.content_in_lower)
+        };
+        if enough && need == Need::Metadata {
+            return Ok(());
+        }
+        let _change = node.change.lock();
+        self.copy_up_locked(node, need)
+    }
+
+    /// Like [`Overlay::copy_up`], for a caller who has locked `node.change`.
+    pub(crate) fn copy_up_locked(&self, node: &Arc<Node>, need: Need) -> Result<()> {
+        let (in_upper, content_in_lower) = {
+            let state = node.state.lock();
+            (state.upper.is_some(), state.content_in_lower)
+        };
+        match need {
+            _ if !in_upper => self.copy_up_file(node, need)?,
+            Need::Content(keep) if content_in_lower => self.copy_up_content(node, keep)?,
+            Need::Metadata | Need::Content(_) => {}
+        }
+        match need {
+            Need::Metadata => Ok(()),
+            Need::Content(_) => self.switch_to_upper(node),
+        }
+    }
+
+    /// Returns the node of a directory, which is in the upper then, as are those above it.
+    pub(crate) fn upper_dir(&self, place: &Place) -> Result<Arc<Node>> {
+        self.changeable()?;
+        let mut missing = Vec::new();
+        let mut at = self.node(place)?;
+        while !at.is_in_upper() {
+            let id = at.lower.ok_or(Error::Stale(at.ino.0))?;
+            let above = self.lower.names(id)?.into_iter().next();
+            let (above, name) = above.ok_or(Error::Stale(at.ino.0))?;
+            let above = self.dir_of_lower(above)?.ok_or(Error::NotFound)?;
+            missing.push((at, name));
+            at = self.node(&above)?;
+        }
+        for (dir, name) in missing.into_iter().rev() {
+            self.copy_up_dir(&dir, &at, &name)?;
+            at = dir;
+        }
+        if at.state.lock().gone {
+            return Err(Error::NotFound);
+        }
+        Ok(at)
+    }
+
+    fn copy_up_dir(&self, node: &Arc<Node>, above: &Arc<Node>, name: &OsStr) -> Result<()> {
+        let _change = node.change.lock();
+        let (in_upper, gone) = {
+            let state = node.state.lock();
+            (state.upper.is_some(), state.gone)
+        };
+        if in_upper {
+            return Ok(());
+        }
+        if gone {
+            return Err(Error::NotFound);
+        }
+        let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
+        let upper = self.changeable()?;
+        let attr = self.lower.attr(id)?;
+        let meta = Meta { uid: attr.uid, gid: attr.gid, mode: attr.mode & mode::PERMISSIONS };
+        let copy = upper.make_copy(New::Directory, meta)?;
+        copy_xattrs(&*self.lower, upper, id, copy.fd.as_fd())?;
+        let time = SetTime::To(attr.mtime);
+        sys::set_times(copy.fd.as_fd(), time, time)?;
+        let inode = sys::fstat(copy.fd.as_fd())?.ino;
+        let dir = self.dir_fd(above)?;
+        keeping_times(dir.as_fd(), || upper.place_new(&copy, dir.as_fd(), name))?;
+        let mut state = node.state.lock();
+        state.upper = Some(inode);
+        state.names = vec![Name { dir: Arc::clone(above), name: name.to_owned() }];
+        Ok(())
+    }
+
+    fn copy_up_file(&self, node: &Arc<Node>, need: Need) -> Result<()> {
+        let upper = self.changeable()?;
+        let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
+        let gone = node.state.lock().gone;
+        let names = if gone { Vec::new() } else { self.names_in_upper(id)? };
+        let copy = self.make_copy(upper, node.kind, id)?;
+        let stays = self.fill_copy(upper, &copy, id, node.kind, need)?;
+        let inode = sys::fstat(copy.fd.as_fd())?.ino;
+        self.place_copy(upper, &copy, id, &names)?;
+        let pin = if names.is_empty() {
+            upper.forget_name(&copy)?;
+            Some(Arc::new(sys::dup(copy.fd.as_fd())?))
+        } else {
+            None
+        };
+        let mut state = node.state.lock();
+        state.upper = Some(inode);
+        state.names = names;
+        state.pin = pin;
+        state.content_in_lower = stays;
+        Ok(())
+    }
+
+    /// Returns the names that the union shows of a lower file; their directories are in the upper.
+    fn names_in_upper(&self, id: LowerId) -> Result<Vec<Name>> {
+        let mut names = Vec::new();
+        for (dir, name) in self.shown_names(id)? {
+            let dir = self.dir_of_lower(dir)?.ok_or(Error::NotFound)?;
+            names.push(Name { dir: self.upper_dir(&dir)?, name });
+        }
+        Ok(names)
+    }
+
+    fn make_copy(&self, upper: &Upper, kind: Kind, id: LowerId) -> Result<Temporary> {
+        let attr = self.lower.attr(id)?;
+        let meta = Meta { uid: attr.uid, gid: attr.gid, mode: attr.mode & mode::PERMISSIONS };
+        match kind {
+            Kind::Regular => upper.make_copy(New::File, meta),
+            Kind::Symlink => upper.make_copy(New::MarkedSymlink(&self.lower.read_link(id)?), meta),
+            kind => upper.make_copy(New::Node(kind, attr.rdev), meta),
+        }
+    }
+
+    /// Gives a copy its content, attributes and times, and makes it durable. Tells whether content
+    /// stays in the lower.
+    fn fill_copy(
+        &self,
+        upper: &Upper,
+        copy: &Temporary,
+        id: LowerId,
+        kind: Kind,
+        need: Need,
+    ) -> Result<bool> {
+        let attr = self.lower.attr(id)?;
+        let fd = copy.fd.as_fd();
+        let mut stays = false;
+        if kind == Kind::Regular && attr.size > 0 {
+            match need {
+                Need::Metadata => {
+                    sys::truncate_fd(fd, attr.size)?;
+                    upper.namespace().set(XattrTarget::Fd(fd), Mark::Metacopy, b"")?;
+                    stays = true;
+                }
+                Need::Content(keep) => {
+                    copy_content(&self.lower.open(id)?, fd, attr.size.min(keep))?;
+                }
+            }
+        }
+        copy_xattrs(&*self.lower, upper, id, fd)?;
+        upper.namespace().set(XattrTarget::Fd(fd), Mark::Origin, id.0.to_string().as_bytes())?;
+        let time = SetTime::To(attr.mtime);
+        sys::set_times(fd, time, time)?;
+        if kind == Kind::Regular && !upper.is_volatile() {
+            sync(fd)?;
+        }
+        Ok(stays)
+    }
+
+    fn place_copy(
+        &self,
+        upper: &Upper,
+        copy: &Temporary,
+        id: LowerId,
+        names: &[Name],
+    ) -> Result<()> {
+        let unfinished = OsString::from(format!("{UNFINISHED}{}", id.0));
+        if names.len() > 1 {
+            sys::link_fd(copy.fd.as_fd(), upper.work(), &unfinished)?;
+        }
+        for (number, Name { dir, name }) in names.iter().enumerate() {
+            let dir = self.dir_fd(dir)?;
+            keeping_times(dir.as_fd(), || match number {
+                0 => upper.place_new(copy, dir.as_fd(), name),
+                _ => Ok(sys::link_fd(copy.fd.as_fd(), dir.as_fd(), name)?),
+            })?;
+        }
+        if names.len() > 1 {
+            sys::unlink(upper.work(), &unfinished)?;
+        }
+        Ok(())
+    }
+
+    /// Gives copies the names that a crash has kept from them.
+    pub(crate) fn finish_links(&self) -> Result<()> {
+        let upper = self.changeable()?;
+        for unfinished in upper.unfinished(UNFINISHED)? {
+            let number = unfinished.to_str().and_then(|name| name.strip_prefix(UNFINISHED));
+            let number = number.map(str::parse::<u64>);
+            if let Some(Ok(id)) = number
+                && id < self.lower.id_limit()
+            {
+                for Name { dir, name } in self.names_in_upper(LowerId(id))? {
+                    let dir = self.dir_fd(&dir)?;
+                    keeping_times(dir.as_fd(), || {
+                        Ok(sys::link(upper.work(), &unfinished, dir.as_fd(), &name)?)
+                    })?;
+                }
+            }
+            upper.discard(&unfinished)?;
+        }
+        Ok(())
+    }
+
+    /// Copies the content of a file whose attributes are in the upper already.
+    fn copy_up_content(&self, node: &Arc<Node>, keep: u64) -> Result<()> {
+        let upper = self.changeable()?;
+        let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
+        let (path, stat) = self.open_node(node)?;
+        let file = sys::reopen(path.as_fd(), open_flags::READ_WRITE)?;
+        let fd = file.as_fd();
+        copy_content(&self.lower.open(id)?, fd, stat.size.min(keep))?;
+        sys::set_times(fd, SetTime::To(stat.atime), SetTime::To(stat.mtime))?;
+        if !upper.is_volatile() {
+            sync(fd)?;
+        }
+        upper.namespace().clear(XattrTarget::Fd(fd), Mark::Metacopy)?;
+        node.state.lock().content_in_lower = false;
+        Ok(())
+    }
+
+    /// Makes whoever has the file open use the upper one from now on.
+    fn switch_to_upper(&self, node: &Arc<Node>) -> Result<()> {
+        let Some(file) = node.state.lock().file.upgrade() else { return Ok(()) };
+        if matches!(*file.content.read(), Content::Upper(_)) {
+            return Ok(());
+        }
+        let opened = self.open_upper(node)?;
+        *file.content.write() = Content::Upper(Arc::new(opened));
+        Ok(())
+    }
+}
+
+/// Gives the root of an upper the attributes of the lower's.
+pub(crate) fn prepare_root(lower: &dyn Lower, upper: &Upper) -> Result<()> {
+    let id = lower.root();
+    let attr = lower.attr(id)?;
+    let meta = Meta { uid: attr.uid, gid: attr.gid, mode: attr.mode & mode::PERMISSIONS };
+    let root = upper.root();
+    let stat = sys::fstat(root.as_fd())?;
+    upper.set_meta(root.as_fd(), &stat, (Kind::Directory, 0), meta)?;
+    copy_xattrs(lower, upper, id, root.as_fd())?;
+    let time = SetTime::To(attr.mtime);
+    Ok(sys::set_times(root.as_fd(), time, time)?)
+}
+
+/// Copies the extended attributes of a lower file. Those that say nothing about the safety of a file
+/// are left out where the file system of the upper has no such attributes, as the kernel's overlayfs
+/// does.
+fn copy_xattrs(lower: &dyn Lower, upper: &Upper, id: LowerId, fd: BorrowedFd<'_>) -> Result<()> {
+    for (name, value) in lower.xattrs(id)? {
+        let Some(on_disk) = upper.namespace().on_disk(&name) else { continue };
+        let set = sys::set_xattr(XattrTarget::Fd(fd), &on_disk, &value, SetXattr::Any);
+        match set {
+            Err(error) if error.errno() == Errno::EOPNOTSUPP && !must_be_kept(&name) => {
+                tracing::warn!("{error}");
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn must_be_kept(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"security.") || name.starts_with(b"system.posix_acl_")
+}
+
+/// Does something in a directory that no program has asked for, and that its times therefore must
+/// not show.
+pub(crate) fn keeping_times(dir: BorrowedFd<'_>, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stat = sys::fstat(dir)?;
+    work()?;
+    Ok(sys::set_times(dir, SetTime::To(stat.atime), SetTime::To(stat.mtime))?)
+}
+
+fn sync(fd: BorrowedFd<'_>) -> Result<()> {
+    Ok(File::from(sys::dup(fd)?).sync_all()?)
+}
+
+/// Copies the first `len` bytes of a lower file: by sharing blocks where the file system can, else
+/// inside the kernel, holes left out.
+fn copy_content(from: &LowerFile, to: BorrowedFd<'_>, len: u64) -> Result<()> {
+    let from = match from {
+        LowerFile::Bytes(bytes) => {
+            let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
+            let file = File::from(sys::dup(to)?);
+            return Ok(file.write_all_at(bytes.get(..len).unwrap_or_default(), 0)?);
+        }
+        LowerFile::File(file) => file.as_fd(),
+    };
+    if sys::clone_range(from, 0, 0, to, 0).is_ok() {
+        return Ok(sys::truncate_fd(to, len)?);
+    }
+    sys::truncate_fd(to, len)?;
+    let mut at = 0;
+    while let Some(start) = sys::seek_data(from, at)?.filter(|start| *start < len) {
+        let end = sys::seek_hole(from, start)?.unwrap_or(len).min(len);
+        copy_piece(from, to, start, end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+fn copy_piece(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
+    /// Most that one call copies, so that a signal is heeded in time.
+    const STEP: u64 = 64 << 20;
+    let mut at = start;
+    while at < end {
+        let len = usize::try_from((end - at).min(STEP)).unwrap_or(0);
+        match sys::copy_range(from, at, to, at, len) {
+            Ok(0) => return Err(Error::Layer(crate::layer::Error::Damaged("a file ends early"))),
+            Ok(copied) => at += copied as u64,
+            Err(error) if error.errno() == Errno::EINTR => {}
+            // Another file system, or one that cannot.
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Errno::EXDEV | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP
+                ) =>
+            {
+                return copy_through(sys::dup(from)?, sys::dup(to)?, at, end);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_through(from: OwnedFd, to: OwnedFd, start: u64, end: u64) -> Result<()> {
+    let (from, to) = (File::from(from), File::from(to));
+    let mut buffer = vec![0; 128 * 1024];
+    let mut at = start;
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let chunk = buffer.get_mut(..len).unwrap_or_default();
+        from.read_exact_at(chunk, at)?;
+        to.write_all_at(chunk, at)?;
+        at += len as u64;
+    }
+    Ok(())
+}

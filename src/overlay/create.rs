@@ -1,0 +1,204 @@
+//! Making files, and giving files more names.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::layer::Kind;
+use crate::overlay::copy_up::Need;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::file::Fh;
+use crate::overlay::node::Node;
+use crate::overlay::place::Place;
+use crate::overlay::upper::{Child, Mark, Meta, New};
+use crate::overlay::{Attr, Ino, Overlay, Owners};
+use crate::sys::{self, Stat, XattrTarget, mode};
+
+/// Longest name of a file (`NAME_MAX`).
+const NAME_MAX: usize = 255;
+
+/// Who makes a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permissions that the file does not get.
+    pub umask: u32,
+}
+
+/// What is made.
+#[derive(Clone, Copy, Debug)]
+pub enum NewFile<'a> {
+    /// A directory.
+    Directory,
+    /// A symbolic link that holds this.
+    Symlink(&'a OsStr),
+    /// An empty regular file, a FIFO, a socket, or a device with this number.
+    Node(Kind, u64),
+}
+
+impl Overlay {
+    /// Makes a file and returns its attributes. The kernel now knows the inode.
+    pub fn make(
+        &self,
+        dir: Ino,
+        name: &OsStr,
+        new: NewFile<'_>,
+        mode: u32,
+        caller: Caller,
+    ) -> Result<Attr> {
+        let new = match new {
+            NewFile::Directory => New::Directory,
+            NewFile::Symlink(target) => New::Symlink(target),
+            NewFile::Node(Kind::Regular, _) => New::File,
+            NewFile::Node(Kind::Character, 0) => {
+                return Err(Error::NotPermitted("a device 0/0 is the overlay's whiteout"));
+            }
+            NewFile::Node(kind, device) => New::Node(kind, device),
+        };
+        let (node, _) = self.make_node(dir, name, new, mode, caller)?;
+        self.told(node)
+    }
+
+    /// Makes a regular file and opens it.
+    pub fn create(&self, dir: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<(Attr, Fh)> {
+        let (node, fd) = self.make_node(dir, name, New::File, mode, caller)?;
+        let fh = self.open_new(&node, File::from(fd));
+        match self.told(node) {
+            Ok(attr) => Ok((attr, fh)),
+            Err(error) => {
+                self.release(fh);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a file another name and returns its attributes. The kernel now knows the inode once
+    /// more.
+    pub fn link(&self, ino: Ino, dir: Ino, name: &OsStr) -> Result<Attr> {
+        check_name(name)?;
+        let upper = self.changeable()?;
+        let node = self.node(&self.place(ino)?)?;
+        if node.kind == Kind::Directory {
+            return Err(Error::NotPermitted("a directory has one name"));
+        }
+        let dir_place = self.dir_place(dir)?;
+        if self.child(&dir_place, name)?.is_some() {
+            return Err(Error::Exists);
+        }
+        let dir = self.upper_dir(&dir_place)?;
+        self.copy_up(&node, Need::Metadata)?;
+        self.mark_before_linking(&node)?;
+        let _change = node.change.lock();
+        self.mark_impure(&dir, &node)?;
+        let (file, _) = self.open_node(&node)?;
+        let dir_fd = self.dir_fd(&dir)?;
+        match self.upper_child(&dir, name)? {
+            Child::There(_) => return Err(Error::Exists),
+            Child::Nothing => sys::link_fd(file.as_fd(), dir_fd.as_fd(), name)?,
+            Child::Whiteout => upper.link_over(file.as_fd(), dir_fd.as_fd(), name)?,
+        }
+        node.add_name(&dir, name);
+        dir.changed();
+        drop(_change);
+        self.told(node)
+    }
+
+    fn told(&self, node: Arc<Node>) -> Result<Attr> {
+        let place = Place::Node(node);
+        let attr = self.attr_of(&place)?;
+        self.remember(&place);
+        Ok(attr)
+    }
+
+    fn make_node(
+        &self,
+        dir: Ino,
+        name: &OsStr,
+        new: New<'_>,
+        mode: u32,
+        caller: Caller,
+    ) -> Result<(Arc<Node>, OwnedFd)> {
+        check_name(name)?;
+        let upper = self.changeable()?;
+        let place = self.dir_place(dir)?;
+        if self.child(&place, name)?.is_some() {
+            return Err(Error::Exists);
+        }
+        let dir = self.upper_dir(&place)?;
+        let is_dir = matches!(new, New::Directory);
+        let meta = new_meta(&self.shown_stat(&dir)?, is_dir, mode, caller, self.owners());
+        let fd = self.dir_fd(&dir)?;
+        let made = match self.upper_child(&dir, name)? {
+            Child::There(_) => return Err(Error::Exists),
+            Child::Nothing => upper.make_in_place(fd.as_fd(), name, new, meta, caller.umask)?,
+            Child::Whiteout => {
+                let aside = upper.make_aside(fd.as_fd(), new, meta, caller.umask)?;
+                if is_dir && self.lower_has(&dir, name)? {
+                    // What the lower has under the name stays gone.
+                    let target = XattrTarget::Fd(aside.fd.as_fd());
+                    upper.namespace().set(target, Mark::Opaque, b"y")?;
+                }
+                upper.place_over_whiteout(&aside, is_dir, fd.as_fd(), name)?;
+                aside.fd
+            }
+        };
+        dir.changed();
+        let node = self.node_in_upper(&dir, name, sys::fstat(made.as_fd())?)?;
+        Ok((node, made))
+    }
+
+    /// Returns the attributes that a file of the upper shows, without its number of links.
+    pub(crate) fn shown_stat(&self, node: &Arc<Node>) -> Result<Stat> {
+        let upper = self.writable_or_seen()?;
+        let (stat, located) = self.raw_stat(node)?;
+        if upper.shows_marks() {
+            return Ok(upper.shown(stat, &upper.namespace().read(located.target())?));
+        }
+        Ok(stat)
+    }
+
+    /// Notes in a directory without a lower one that a file from the lower is in it, so that its
+    /// number is looked for.
+    pub(crate) fn mark_impure(&self, dir: &Arc<Node>, file: &Node) -> Result<()> {
+        let needless = file.lower.is_none() || dir.lower.is_some() || dir.state.lock().dir.impure;
+        if needless || file.kind == Kind::Directory {
+            return Ok(());
+        }
+        let fd = self.dir_fd(dir)?;
+        let namespace = self.changeable()?.namespace();
+        namespace.set(XattrTarget::Fd(fd.as_fd()), Mark::Impure, b"y")?;
+        dir.state.lock().dir.impure = true;
+        Ok(())
+    }
+}
+
+/// Returns owner and mode of a new file: the caller's, but the group of a set-gid directory.
+fn new_meta(dir: &Stat, is_dir: bool, mode: u32, caller: Caller, owners: Option<Owners>) -> Meta {
+    let mut meta = Meta { uid: caller.uid, gid: caller.gid, mode: mode & mode::PERMISSIONS };
+    if owners == Some(Owners::Mapped) {
+        // The user who serves the mount is root in the image.
+        let (uid, gid) = sys::effective_ids();
+        meta.uid = if caller.uid == uid { 0 } else { caller.uid };
+        meta.gid = if caller.gid == gid { 0 } else { caller.gid };
+    }
+    if dir.mode & mode::SET_GID != 0 {
+        meta.gid = dir.gid;
+        if is_dir {
+            meta.mode |= mode::SET_GID;
+        }
+    }
+    meta
+}
+
+/// Checks a name that a program gives to a file.
+pub(crate) fn check_name(name: &OsStr) -> Result<()> {
+    match name.len() {
+        0 => Err(Error::NotFound),
+        1..=NAME_MAX => Ok(()),
+        _ => Err(Error::NameTooLong),
+    }
+}

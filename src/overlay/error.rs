@@ -1,0 +1,116 @@
+//! What goes wrong in the union, and the one place where that becomes a number.
+
+use std::io;
+
+use crate::sys::Errno;
+
+/// What the functions of this room return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What goes wrong in the union. Most of these are ordinary answers to a program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such name.
+    #[error("no such file")]
+    NotFound,
+    /// There is such a name already.
+    #[error("the name exists")]
+    Exists,
+    /// A directory was needed.
+    #[error("not a directory")]
+    NotDirectory,
+    /// Anything but a directory was needed.
+    #[error("a directory")]
+    IsDirectory,
+    /// The directory has entries.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// The mount has no upper.
+    #[error("the mount is read-only")]
+    ReadOnly,
+    /// The extended attribute is not set.
+    #[error("the extended attribute is not set")]
+    NoXattr,
+    /// The buffer is too small for the answer.
+    #[error("the answer is longer than the buffer")]
+    TooSmall,
+    /// The inode or handle is not known, or not any more.
+    #[error("inode {0} is not known")]
+    Stale(u64),
+    /// A handle is used for what it was not opened for.
+    #[error("the handle is not open for this")]
+    BadHandle,
+    /// The arguments make no sense.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// It is not allowed here.
+    #[error("{0}")]
+    NotPermitted(&'static str),
+    /// The name has more than 255 bytes.
+    #[error("the name is too long")]
+    NameTooLong,
+    /// The file system cannot do it.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// A lower layer is damaged.
+    #[error(transparent)]
+    Layer(#[from] crate::layer::Error),
+    /// A system call on the upper was refused.
+    #[error(transparent)]
+    Sys(#[from] crate::sys::Error),
+    /// Reading or writing a file did not succeed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The directories of the mount cannot be used for one.
+    #[error("{0}")]
+    Setup(String),
+}
+
+impl Error {
+    /// Returns the error number that a program gets.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound => Errno::ENOENT,
+            Self::Exists => Errno::EEXIST,
+            Self::NotDirectory => Errno::ENOTDIR,
+            Self::IsDirectory => Errno::EISDIR,
+            Self::NotEmpty => Errno::ENOTEMPTY,
+            Self::ReadOnly => Errno::EROFS,
+            Self::NoXattr => Errno::ENODATA,
+            Self::TooSmall => Errno::ERANGE,
+            Self::Stale(_) => Errno::ESTALE,
+            Self::BadHandle => Errno::EBADF,
+            Self::Invalid(_) => Errno::EINVAL,
+            Self::NotPermitted(_) => Errno::EPERM,
+            Self::NameTooLong => Errno::ENAMETOOLONG,
+            Self::Unsupported(_) => Errno::EOPNOTSUPP,
+            Self::Layer(_) | Self::Setup(_) => Errno::EIO,
+            Self::Sys(error) => error.errno(),
+            Self::Io(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
+        }
+    }
+
+    /// Tells whether this is a fault of the file system and not an answer to a question.
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Layer(_) | Self::Setup(_) => true,
+            Self::Sys(_) | Self::Io(_) => {
+                matches!(self.errno(), Errno::EIO | Errno::EBADF | Errno::EMFILE | Errno::ENFILE)
+            }
+            Self::NotFound
+            | Self::Exists
+            | Self::NotDirectory
+            | Self::IsDirectory
+            | Self::NotEmpty
+            | Self::ReadOnly
+            | Self::NoXattr
+            | Self::TooSmall
+            | Self::Stale(_)
+            | Self::BadHandle
+            | Self::Invalid(_)
+            | Self::NotPermitted(_)
+            | Self::NameTooLong
+            | Self::Unsupported(_) => false,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Looking at the union from inside the program: for exporting, comparing and committing.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+
+use crate::layer::Kind;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::lower::{LowerFile, LowerId};
+use crate::overlay::place::Place;
+use crate::overlay::{Attr, Ino, Overlay};
+use crate::sys;
+
+/// A file of the union.
+#[derive(Clone)]
+pub struct Item<'a> {
+    overlay: &'a Overlay,
+    pub(crate) place: Place,
+}
+
+impl fmt::Debug for Item<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("ino", &Overlay::ino(&self.place)).finish_non_exhaustive()
+    }
+}
+
+impl Overlay {
+    /// Returns the root directory.
+    pub fn root(&self) -> Item<'_> {
+        let place = Place::Node(Arc::clone(&self.root));
+        Item { overlay: self, place }
+    }
+
+    pub(crate) const fn item(&self, place: Place) -> Item<'_> {
+        Item { overlay: self, place }
+    }
+
+    /// Returns the attributes of a lower file.
+    pub(crate) fn lower_item(&self, id: LowerId) -> Result<crate::layer::Attr> {
+        self.lower.attr(id)
+    }
+}
+
+impl<'a> Item<'a> {
+    /// Returns the number of the inode.
+    pub fn ino(&self) -> Ino {
+        Overlay::ino(&self.place)
+    }
+
+    /// Returns the attributes.
+    pub fn attr(&self) -> Result<Attr> {
+        self.overlay.attr_of(&self.place)
+    }
+
+    /// Returns what a directory has under a name.
+    pub fn child(&self, name: &OsStr) -> Result<Option<Self>> {
+        let child = self.overlay.child(&self.place, name)?;
+        Ok(child.map(|place| Self { overlay: self.overlay, place }))
+    }
+
+    /// Returns the entries of a directory, sorted by name.
+    pub fn children(&self) -> Result<Vec<(OsString, Self)>> {
+        let children = self.overlay.sorted_children(&self.place)?;
+        let item = |(name, place)| (name, Self { overlay: self.overlay, place });
+        Ok(children.into_iter().map(item).collect())
+    }
+
+    /// Returns what a symbolic link holds.
+    pub fn read_link(&self) -> Result<OsString> {
+        self.overlay.read_link_at(&self.place)
+    }
+
+    /// Returns all extended attributes, sorted by name.
+    pub fn xattrs(&self) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let mut xattrs = self.overlay.xattrs_at(&self.place)?;
+        xattrs.sort();
+        Ok(xattrs)
+    }
+
+    /// Opens the content of a regular file.
+    pub fn open(&self) -> Result<ItemReader> {
+        if self.overlay.kind(&self.place)? != Kind::Regular {
+            return Err(Error::Invalid("only regular files have contents"));
+        }
+        let content = match &self.place {
+            Place::Lower(id) => self.overlay.lower.open(*id)?,
+            Place::Node(node) => {
+                let (in_upper, stays) = {
+                    let state = node.state.lock();
+                    (state.upper.is_some(), state.content_in_lower)
+                };
+                match node.lower {
+                    Some(id) if !in_upper || stays => self.overlay.lower.open(id)?,
+                    _ => LowerFile::File(Arc::new(self.overlay.open_upper(node)?)),
+                }
+            }
+        };
+        Ok(ItemReader { content, offset: 0 })
+    }
+}
+
+/// Reads the content of a file.
+#[derive(Debug)]
+pub struct ItemReader {
+    content: LowerFile,
+    offset: u64,
+}
+
+impl io::Read for ItemReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.content.read_at(buffer, self.offset).map_err(io::Error::other)?;
+        self.offset += len as u64;
+        Ok(len)
+    }
+}
+
+impl Overlay {
+    /// Returns what a symbolic link holds.
+    pub fn read_link(&self, ino: Ino) -> Result<OsString> {
+        self.read_link_at(&self.place(ino)?)
+    }
+
+    fn read_link_at(&self, place: &Place) -> Result<OsString> {
+        if self.kind(place)? != Kind::Symlink {
+            return Err(Error::Invalid("not a symbolic link"));
+        }
+        let node = match place {
+            Place::Lower(id) => return self.lower.read_link(*id),
+            Place::Node(node) => node,
+        };
+        if !node.is_in_upper() {
+            let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
+            return self.lower.read_link(id);
+        }
+        use std::os::fd::AsFd;
+        let (fd, stat) = self.open_node(node)?;
+        if Kind::of(stat.mode) == Kind::Symlink {
+            return Ok(sys::read_link_fd(fd.as_fd())?);
+        }
+        // A file with a mark holds the target.
+        let mut target = Vec::new();
+        io::Read::read_to_end(&mut self.open_upper(node)?, &mut target)?;
+        Ok(OsString::from_vec(target))
+    }
+}

@@ -1,0 +1,280 @@
+//! Where a name is: in the upper, in the lower, in both, or hidden.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+
+use crate::layer::Kind;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::lower::LowerId;
+use crate::overlay::node::{DirState, Node, State};
+use crate::overlay::place::Place;
+use crate::overlay::upper::{Child, Marks, Namespace, Upper};
+use crate::overlay::{Attr, Ino, Overlay};
+use crate::sys::Stat;
+
+impl Overlay {
+    /// Returns the attributes of `name` in a directory. The kernel now knows the inode, until
+    /// [`Overlay::forget`].
+    pub fn lookup(&self, dir: Ino, name: &OsStr) -> Result<Attr> {
+        let dir = self.dir_place(dir)?;
+        let place = self.child(&dir, name)?.ok_or(Error::NotFound)?;
+        let attr = self.attr_of(&place)?;
+        self.remember(&place);
+        Ok(attr)
+    }
+
+    /// Notes that the kernel was told of a file.
+    pub(crate) fn remember(&self, place: &Place) {
+        if self.upper.is_none() {
+            return;
+        }
+        match place {
+            Place::Lower(id) => self.nodes.remember(Self::ino_of(*id), None),
+            Place::Node(node) => self.nodes.remember(node.ino, Some(node)),
+        }
+    }
+
+    /// Returns the place of a directory.
+    pub(crate) fn dir_place(&self, ino: Ino) -> Result<Place> {
+        let place = self.place(ino)?;
+        match self.kind(&place)? {
+            Kind::Directory => Ok(place),
+            _ => Err(Error::NotDirectory),
+        }
+    }
+
+    /// Returns what has this name in a directory; none if nothing has, or it is hidden.
+    pub(crate) fn child(&self, dir: &Place, name: &OsStr) -> Result<Option<Place>> {
+        let node = match dir {
+            Place::Lower(id) => return self.lower_child(Some(*id), name),
+            Place::Node(node) => node,
+        };
+        match self.upper_child(node, name)? {
+            Child::Whiteout => Ok(None),
+            Child::There(stat) => Ok(Some(Place::Node(self.node_in_upper(node, name, stat)?))),
+            Child::Nothing => self.lower_child(node.lower, name),
+        }
+    }
+
+    /// Returns what has this name in a directory if it is a directory itself. Nothing is asked of
+    /// other files, whose origin might lead back here.
+    fn child_dir(&self, dir: &Place, name: &OsStr) -> Result<Option<Place>> {
+        let Place::Node(node) = dir else { return self.child(dir, name) };
+        match self.upper_child(node, name)? {
+            Child::There(stat) if !stat.is_dir() => Ok(None),
+            Child::There(stat) => Ok(Some(Place::Node(self.node_in_upper(node, name, stat)?))),
+            Child::Whiteout => Ok(None),
+            Child::Nothing => self.lower_child(node.lower, name),
+        }
+    }
+
+    /// Returns what the lower has under a name.
+    fn lower_child(&self, dir: Option<LowerId>, name: &OsStr) -> Result<Option<Place>> {
+        let Some(dir) = dir else { return Ok(None) };
+        Ok(self.lower.lookup(dir, name)?.map(|id| self.place_of(id)))
+    }
+
+    /// Returns what the upper says of a name.
+    pub(crate) fn upper_child(&self, dir: &Arc<Node>, name: &OsStr) -> Result<Child> {
+        let (in_upper, gone, state) = {
+            let state = dir.state.lock();
+            (state.upper.is_some(), state.gone, state.dir)
+        };
+        if gone {
+            return Ok(Child::Whiteout);
+        }
+        if !in_upper {
+            return Ok(Child::Nothing);
+        }
+        let fd = self.dir_fd(dir)?;
+        self.writable_or_seen()?.child(fd.as_fd(), name, state.xattr_whiteouts)
+    }
+
+    /// Tells whether the lower has something under a name, whatever the upper says.
+    pub(crate) fn lower_has(&self, dir: &Node, name: &OsStr) -> Result<bool> {
+        match dir.lower {
+            Some(lower) => Ok(self.lower.lookup(lower, name)?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// Returns the node of what the upper has under a name.
+    pub(crate) fn node_in_upper(
+        &self,
+        dir: &Arc<Node>,
+        name: &OsStr,
+        stat: Stat,
+    ) -> Result<Arc<Node>> {
+        let upper = self.writable_or_seen()?;
+        let marks = if may_have_marks(upper, dir, &stat) {
+            let fd = self.dir_fd(dir)?;
+            upper.marks(fd.as_fd(), name)?
+        } else {
+            Marks::default()
+        };
+        let kind = Kind::of(upper.shown(stat, &marks).mode);
+        let lower = match kind {
+            Kind::Directory => self.merged_below(dir, name, &marks)?,
+            _ => self.origin(dir, name, &marks)?,
+        };
+        let state = || State {
+            upper: Some(stat.ino),
+            content_in_lower: marks.metacopy && lower.is_some(),
+            dir: DirState {
+                xattr_whiteouts: marks.xattr_whiteouts,
+                impure: marks.impure,
+                ..DirState::default()
+            },
+            ..State::default()
+        };
+        let own = self.upper_ino(stat.ino);
+        let mut ino = lower.map_or(own, Self::ino_of);
+        let node = loop {
+            let node = self.nodes.get_or_make(ino, || Node::new(ino, kind, lower, state()));
+            if is_incarnation(&node, kind, stat.ino, marks.metacopy) {
+                break node;
+            }
+            // Another file has the number that this one should have.
+            ino = if ino == own { self.spare_ino() } else { own };
+        };
+        node.add_name(dir, name);
+        Ok(node)
+    }
+
+    /// Returns the lower directory that is merged below a directory of the upper.
+    fn merged_below(&self, dir: &Node, name: &OsStr, marks: &Marks) -> Result<Option<LowerId>> {
+        if marks.opaque {
+            return Ok(None);
+        }
+        let found = match &marks.redirect {
+            Some(path) => self.lower_at(dir.lower, path)?,
+            None => match dir.lower {
+                Some(lower) => self.lower.lookup(lower, name)?,
+                None => None,
+            },
+        };
+        let Some(id) = found else { return Ok(None) };
+        let is_dir = Kind::of(self.lower.attr(id)?.mode) == Kind::Directory;
+        Ok(is_dir.then_some(id))
+    }
+
+    /// Returns what a redirect leads to: a path from the root of the lower, or a name beside.
+    fn lower_at(&self, dir: Option<LowerId>, path: &OsStr) -> Result<Option<LowerId>> {
+        let bytes = path.as_bytes();
+        let mut at = if bytes.starts_with(b"/") { Some(self.lower.root()) } else { dir };
+        for name in bytes.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let Some(dir) = at else { return Ok(None) };
+            at = self.lower.lookup(dir, OsStr::from_bytes(name))?;
+        }
+        Ok(at)
+    }
+
+    /// Returns the path of a lower directory from the root of the lower.
+    pub(crate) fn lower_path(&self, id: LowerId) -> Result<OsString> {
+        let mut names = Vec::new();
+        let mut at = id;
+        while let Some((dir, name)) = self.lower.names(at)?.into_iter().next() {
+            names.push(name);
+            at = dir;
+        }
+        let mut path = Vec::new();
+        for name in names.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name.as_bytes());
+        }
+        Ok(OsString::from_vec(path))
+    }
+
+    /// Returns the lower file that a file of the upper was copied from, and whose number it has.
+    fn origin(&self, dir: &Node, name: &OsStr, marks: &Marks) -> Result<Option<LowerId>> {
+        let limit = self.lower.id_limit();
+        let Some(id) = marks.origin.filter(|id| *id < limit).map(LowerId) else {
+            return Ok(None);
+        };
+        // Two files must not have one number: the lower one has to be hidden. Where the upper one
+        // has its name, it is.
+        for (lower_dir, lower_name) in self.lower.names(id)? {
+            let here = dir.lower == Some(lower_dir) && lower_name == name;
+            if !here && self.shows_lower(lower_dir, &lower_name)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(id))
+    }
+
+    /// Tells whether the union shows a name of the lower.
+    pub(crate) fn shows_lower(&self, dir: LowerId, name: &OsStr) -> Result<bool> {
+        match self.dir_of_lower(dir)? {
+            None => Ok(false),
+            Some(Place::Lower(_)) => Ok(true),
+            Some(Place::Node(node)) => match self.upper_child(&node, name)? {
+                Child::Nothing => Ok(node.lower == Some(dir)),
+                Child::Whiteout | Child::There(_) => Ok(false),
+            },
+        }
+    }
+
+    /// Returns where the union shows a lower directory; none if it does not.
+    pub(crate) fn dir_of_lower(&self, id: LowerId) -> Result<Option<Place>> {
+        let mut below = Vec::new();
+        let mut at = id;
+        let mut place = loop {
+            match self.place_of(at) {
+                Place::Node(node) if node.state.lock().gone => return Ok(None),
+                // A node says where the directory is, wherever that may be.
+                Place::Node(node) => break Place::Node(node),
+                Place::Lower(_) => {}
+            }
+            let parent = self.lower.names(at)?.into_iter().next();
+            let Some((parent, name)) = parent else { return Ok(None) };
+            below.push((at, name));
+            at = parent;
+        };
+        for (id, name) in below.into_iter().rev() {
+            let Some(child) = self.child_dir(&place, &name)? else { return Ok(None) };
+            let same = match &child {
+                Place::Lower(found) => *found == id,
+                Place::Node(node) => node.lower == Some(id) && node.kind == Kind::Directory,
+            };
+            if !same {
+                return Ok(None);
+            }
+            place = child;
+        }
+        Ok(Some(place))
+    }
+
+    /// Returns the upper, to be read.
+    pub(crate) fn writable_or_seen(&self) -> Result<&Upper> {
+        self.upper.as_ref().ok_or(Error::ReadOnly)
+    }
+}
+
+/// Tells whether a node is that of this file of the upper. A node that was only in the lower when it
+/// was made becomes it.
+fn is_incarnation(node: &Arc<Node>, kind: Kind, inode: u64, metacopy: bool) -> bool {
+    match node.state.lock().upper {
+        Some(upper) => return upper == inode,
+        None if node.kind != kind => return false,
+        None => {}
+    }
+    // It is being copied up this moment, or a crash came between its names.
+    let _change = node.change.lock();
+    let mut state = node.state.lock();
+    if state.upper.is_none() {
+        state.upper = Some(inode);
+        state.content_in_lower = metacopy;
+    }
+    state.upper == Some(inode)
+}
+
+/// Tells whether a file of the upper can have marks that matter: a directory always, another file
+/// only in a directory that has or had to do with the lower, or where a mark says its owner.
+fn may_have_marks(upper: &Upper, dir: &Node, stat: &Stat) -> bool {
+    stat.is_dir()
+        || upper.namespace() == Namespace::User
+        || dir.lower.is_some()
+        || dir.state.lock().dir.impure
+}

@@ -1,0 +1,231 @@
+//! The union: what a path means and what changing it does.
+//!
+//! An [`Overlay`] shows a read-only tree (the [`Lower`]) with the changes of a directory (the upper)
+//! over it. It speaks of inodes by number and of directories and names, as the kernel's VFS does,
+//! and knows neither FUSE nor where its layers came from. One file holds each operation, as in the
+//! kernel's `fs/overlayfs`:
+//!
+//! | here | kernel | what |
+//! |---|---|---|
+//! | `lookup` | `namei.c` | where a name is |
+//! | `readdir` | `readdir.c` | merging listings |
+//! | `create`, `remove`, `rename` | `dir.c` | changing names |
+//! | `copy_up` | `copy_up.c` | making a lower file writable |
+//! | `attr`, `xattr` | `inode.c`, `xattrs.c` | attributes |
+//! | `file` | `file.c` | contents |
+//! | `upper` | `super.c`, `util.c` | the directory that keeps changes |
+//!
+//! Rules that hold everywhere: a lower file is never written; data belongs to the inode, not to the
+//! handle; nothing is copied before it must be; no lock is held over anybody else's copying.
+//! `docs/semantics.md` says what a program may rely on, `node` says the lock order.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a crash leaves a dead mount under somebody's program"
+)]
+
+mod attr;
+mod changes;
+mod copy_up;
+mod create;
+mod error;
+mod file;
+mod item;
+mod lookup;
+mod lower;
+mod node;
+mod place;
+mod readdir;
+mod remove;
+mod rename;
+mod upper;
+mod xattr;
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+
+use crate::overlay::file::{FileCache, Handles};
+use crate::overlay::node::{Node, Nodes, State};
+use crate::overlay::upper::Upper;
+use crate::sys::Time;
+
+pub use crate::layer::Kind;
+pub use attr::SetAttr;
+pub use changes::{Change, ChangeKind};
+pub use create::{Caller, NewFile};
+pub use error::{Error, Result};
+pub use file::{Fh, Seek};
+pub use item::{Item, ItemReader};
+pub use lower::{ChainLower, Lower, LowerEntry, LowerFile, LowerId};
+pub use readdir::{DirEntry, ReadDir};
+pub use rename::Rename;
+pub use upper::{Owners, Purpose};
+pub use xattr::SetXattrFlag;
+
+/// The number of an inode; the root has 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    /// The root directory.
+    pub const ROOT: Self = Self(1);
+}
+
+/// The attributes of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// Number.
+    pub ino: Ino,
+    /// File type and permissions.
+    pub mode: u32,
+    /// Number of names; of a directory 2 and its subdirectories.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device node.
+    pub rdev: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Blocks of 512 bytes.
+    pub blocks: u64,
+    /// Preferred size of an access in bytes.
+    pub block_size: u32,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the attributes.
+    pub ctime: Time,
+}
+
+impl Attr {
+    /// Returns what the inode is.
+    pub const fn kind(&self) -> Kind {
+        Kind::of(self.mode)
+    }
+}
+
+/// Where changes are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct UpperDirs<'a> {
+    /// The directory with the changes.
+    pub upper: &'a Path,
+    /// A directory beside it, on the same file system, in which they are prepared.
+    pub work: &'a Path,
+    /// Nothing is synced: faster, and undefined after a crash.
+    pub volatile: bool,
+    /// How owners are kept; none is as the process may: native with privilege, else mapped.
+    pub owners: Option<Owners>,
+}
+
+/// A read-only tree with changes over it.
+#[derive(Debug)]
+pub struct Overlay {
+    lower: Box<dyn Lower>,
+    upper: Option<Upper>,
+    root: Arc<Node>,
+    nodes: Nodes,
+    handles: Handles,
+    files: FileCache,
+    dirs: place::DirCache,
+    /// Directories that are not where the lower has them: what is below them finds its way by these.
+    redirected: Mutex<HashMap<Ino, Arc<Node>>>,
+    /// The next number for a file whose own is taken.
+    next_spare: AtomicU64,
+}
+
+/// Numbers from here on belong to no file of the lower or the upper.
+const SPARE: u64 = 1 << 63;
+
+impl Overlay {
+    /// Returns a tree that cannot be changed.
+    pub fn read_only(lower: Box<dyn Lower>) -> Self {
+        Self::new(lower, None)
+    }
+
+    /// Returns a tree whose changes are kept in `dirs`.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when the directories cannot be used, or another mount uses them.
+    pub fn writable(lower: Box<dyn Lower>, dirs: UpperDirs<'_>) -> Result<Self> {
+        let upper = Upper::open(dirs, Purpose::Change)?;
+        let overlay = Self::with_upper(lower, upper)?;
+        overlay.finish_links()?;
+        Ok(overlay)
+    }
+
+    /// Returns a tree to look at, with the changes that another process may be making.
+    pub fn inspect(lower: Box<dyn Lower>, dirs: UpperDirs<'_>) -> Result<Self> {
+        let upper = Upper::open(dirs, Purpose::Inspect)?;
+        Self::with_upper(lower, upper)
+    }
+
+    /// Makes an empty upper show what the lower shows: its root gets the lower root's attributes.
+    pub fn prepare(lower: &dyn Lower, dirs: UpperDirs<'_>) -> Result<()> {
+        let upper = Upper::open(dirs, Purpose::Change)?;
+        copy_up::prepare_root(lower, &upper)
+    }
+
+    fn with_upper(lower: Box<dyn Lower>, upper: Upper) -> Result<Self> {
+        let marks = upper.marks_of_fd(upper.root().as_fd())?;
+        let overlay = Self::new(lower, Some(upper));
+        if marks.redirects {
+            overlay.find_redirected()?;
+        }
+        Ok(overlay)
+    }
+
+    fn new(lower: Box<dyn Lower>, upper: Option<Upper>) -> Self {
+        let nodes = Nodes::new();
+        let state = State { upper: upper.as_ref().map(Upper::root_inode), ..State::default() };
+        let lower_root = lower.root();
+        let root = nodes.get_or_make(Ino::ROOT, || {
+            Node::new(Ino::ROOT, Kind::Directory, Some(lower_root), state)
+        });
+        Self {
+            lower,
+            upper,
+            root,
+            nodes,
+            handles: Handles::new(),
+            files: FileCache::new(),
+            dirs: place::DirCache::new(),
+            redirected: Mutex::default(),
+            next_spare: AtomicU64::new(SPARE),
+        }
+    }
+
+    /// Tells whether the tree cannot be changed.
+    pub const fn is_read_only(&self) -> bool {
+        self.upper.is_none()
+    }
+
+    /// Returns how the upper keeps owners; none without an upper.
+    pub fn owners(&self) -> Option<Owners> {
+        self.upper.as_ref().map(Upper::owners)
+    }
+
+    /// Returns the upper.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] when there is none.
+    fn changeable(&self) -> Result<&Upper> {
+        self.upper.as_ref().filter(|upper| upper.is_for_change()).ok_or(Error::ReadOnly)
+    }
+
+    /// Notes that the kernel forgets an inode that it was told of `count` times.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if self.upper.is_some() && ino != Ino::ROOT {
+            self.nodes.forget(ino, count);
+        }
+    }
+}

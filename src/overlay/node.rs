@@ -1,0 +1,316 @@
+//! Nodes: what the overlay knows of a file beyond what the lower says of it.
+//!
+//! A file that is only in the lower needs no node: its number is all. A node is made when the file
+//! is in the upper, is open for changing, or has lost its name. It is reached from the table while
+//! the kernel knows the file, and from the nodes of what is below it, because where a file is in the
+//! upper is said by its directory's node and a name.
+//!
+//! Lock order: `Node::change` of a file before that of its directory, and of two unrelated files by
+//! number; then `Node::state`, which is held for moments, never across a system call, and never two
+//! at once.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::layer::Kind;
+use crate::overlay::Ino;
+use crate::overlay::file::OpenFile;
+use crate::overlay::lower::LowerId;
+
+/// A file that the overlay must remember.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Its number.
+    pub(crate) ino: Ino,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Of a directory: what is merged below it. Of another file: where it comes from.
+    pub(crate) lower: Option<LowerId>,
+    /// Held while the file is copied up or its names change.
+    pub(crate) change: Mutex<()>,
+    pub(crate) state: Mutex<State>,
+}
+
+/// What changes about a node.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Its inode in the upper; none while it is only in the lower.
+    pub(crate) upper: Option<u64>,
+    /// Names that it is known to have in the upper.
+    pub(crate) names: Vec<Name>,
+    /// It has no name any more, in the upper or the lower.
+    pub(crate) gone: bool,
+    /// Its content is still in the lower, though it is in the upper.
+    pub(crate) content_in_lower: bool,
+    /// The file itself, for one that has lost the names by which it could be found.
+    pub(crate) pin: Option<Arc<OwnedFd>>,
+    /// Its content, while somebody has it open.
+    pub(crate) file: Weak<OpenFile>,
+    /// How many names a lower file of several still has, once it was counted.
+    pub(crate) lower_links: Option<u32>,
+    /// Of a directory: how its marks are, and how many more subdirectories it has than the lower.
+    pub(crate) dir: DirState,
+}
+
+/// What a directory in the upper is like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DirState {
+    /// Its whiteouts are attributes of empty files.
+    pub(crate) xattr_whiteouts: bool,
+    /// It has no lower directory, but files that come from the lower.
+    pub(crate) impure: bool,
+    /// Subdirectories here less those of the lower; none when they have to be counted.
+    pub(crate) more_subdirs: Option<i64>,
+    /// How often its names have changed.
+    pub(crate) version: u64,
+}
+
+/// A name of a file in the upper.
+#[derive(Clone, Debug)]
+pub(crate) struct Name {
+    pub(crate) dir: Arc<Node>,
+    pub(crate) name: OsString,
+}
+
+impl Node {
+    /// Returns a node of a file with this state.
+    pub(crate) fn new(ino: Ino, kind: Kind, lower: Option<LowerId>, state: State) -> Self {
+        Self { ino, kind, lower, change: Mutex::new(()), state: Mutex::new(state) }
+    }
+
+    /// Tells whether the file is in the upper.
+    pub(crate) fn is_in_upper(&self) -> bool {
+        self.state.lock().upper.is_some()
+    }
+
+    /// Adds a name, if it is not known yet.
+    pub(crate) fn add_name(&self, dir: &Arc<Self>, name: &OsStr) {
+        let names = &mut self.state.lock().names;
+        if !names.iter().any(|known| known.dir.ino == dir.ino && known.name == name) {
+            names.push(Name { dir: Arc::clone(dir), name: name.to_owned() });
+        }
+    }
+
+    /// Takes a name away; tells whether another one is known.
+    pub(crate) fn remove_name(&self, dir: &Self, name: &OsStr) -> bool {
+        let removed;
+        let left = {
+            let names = &mut self.state.lock().names;
+            let at = names.iter().position(|known| known.dir.ino == dir.ino && known.name == name);
+            removed = at.map(|at| names.swap_remove(at));
+            !names.is_empty()
+        };
+        // The directory's node may go with its last child; not while the state is locked.
+        drop(removed);
+        left
+    }
+
+    /// Notes that a name of the directory has changed.
+    pub(crate) fn changed(&self) {
+        let dir = &mut self.state.lock().dir;
+        dir.version += 1;
+        dir.more_subdirs = None;
+    }
+
+    /// Notes that whiteouts in the directory may be attributes of empty files.
+    pub(crate) fn note_whiteouts(&self, are_xattrs: bool) {
+        self.state.lock().dir.xattr_whiteouts |= are_xattrs;
+    }
+}
+
+/// What the table knows of a number.
+#[derive(Debug, Default)]
+struct Entry {
+    /// How often the kernel was told of the file and has not forgotten it.
+    lookups: u64,
+    node: Slot,
+}
+
+#[derive(Debug, Default)]
+enum Slot {
+    /// The file needs no node.
+    #[default]
+    None,
+    /// The kernel knows the file.
+    Strong(Arc<Node>),
+    /// It does not, but something below it is known.
+    Weak(Weak<Node>),
+}
+
+impl Slot {
+    fn get(&self) -> Option<Arc<Node>> {
+        match self {
+            Self::None => None,
+            Self::Strong(node) => Some(Arc::clone(node)),
+            Self::Weak(node) => node.upgrade(),
+        }
+    }
+
+    fn hold(&mut self, node: &Arc<Node>, lookups: u64) {
+        *self = if lookups > 0 {
+            Self::Strong(Arc::clone(node))
+        } else {
+            Self::Weak(Arc::downgrade(node))
+        };
+    }
+}
+
+const SHARDS: usize = 64;
+
+/// All numbers that the kernel knows, and the nodes of those that have one.
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    entries: HashMap<Ino, Entry>,
+    /// Entries when weak ones that lead nowhere were last removed.
+    swept_at: usize,
+}
+
+impl Nodes {
+    pub(crate) fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+
+    /// Returns the node of a number, if it has one.
+    pub(crate) fn get(&self, ino: Ino) -> Option<Arc<Node>> {
+        self.shard(ino).lock().entries.get(&ino)?.node.get()
+    }
+
+    /// Returns the node of a number, made by `make` if it has none.
+    pub(crate) fn get_or_make(&self, ino: Ino, make: impl FnOnce() -> Node) -> Arc<Node> {
+        let mut shard = self.shard(ino).lock();
+        shard.sweep();
+        let entry = shard.entries.entry(ino).or_default();
+        if let Some(node) = entry.node.get() {
+            return node;
+        }
+        let node = Arc::new(make());
+        entry.node.hold(&node, entry.lookups);
+        node
+    }
+
+    /// Counts that the kernel is told of a file.
+    pub(crate) fn remember(&self, ino: Ino, node: Option<&Arc<Node>>) {
+        let mut shard = self.shard(ino).lock();
+        let entry = shard.entries.entry(ino).or_default();
+        entry.lookups += 1;
+        match node {
+            Some(node) => entry.node.hold(node, entry.lookups),
+            None => {
+                if let Some(node) = entry.node.get() {
+                    entry.node.hold(&node, entry.lookups);
+                }
+            }
+        }
+    }
+
+    /// Counts that the kernel forgets a file `count` times.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        let forgotten = {
+            let mut shard = self.shard(ino).lock();
+            let Some(entry) = shard.entries.get_mut(&ino) else { return };
+            entry.lookups = entry.lookups.saturating_sub(count);
+            if entry.lookups > 0 {
+                return;
+            }
+            match std::mem::take(&mut entry.node) {
+                Slot::Strong(node) if Arc::strong_count(&node) > 1 => {
+                    entry.node = Slot::Weak(Arc::downgrade(&node));
+                    Slot::Strong(node)
+                }
+                slot => {
+                    shard.entries.remove(&ino);
+                    slot
+                }
+            }
+        };
+        // A node may take the node of its directory, in the same shard, along.
+        drop(forgotten);
+    }
+
+    /// Returns how many numbers are known.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().entries.len()).sum()
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "the remainder is below the number of shards")]
+    #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 64")]
+    fn shard(&self, ino: Ino) -> &Mutex<Shard> {
+        &self.shards[(ino.0 % SHARDS as u64) as usize]
+    }
+}
+
+impl Shard {
+    /// Removes entries of nodes that are gone, each time that the table has doubled.
+    fn sweep(&mut self) {
+        if self.entries.len() < 2 * self.swept_at.max(64) {
+            return;
+        }
+        self.entries.retain(|_, entry| match &entry.node {
+            Slot::Weak(node) => entry.lookups > 0 || node.strong_count() > 0,
+            Slot::None => entry.lookups > 0,
+            Slot::Strong(_) => true,
+        });
+        self.swept_at = self.entries.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(ino: u64) -> Node {
+        Node::new(Ino(ino), Kind::Directory, None, State::default())
+    }
+
+    #[test]
+    fn a_number_is_known_until_it_is_forgotten_as_often_as_told() {
+        let nodes = Nodes::new();
+        nodes.remember(Ino(5), None);
+        nodes.remember(Ino(5), None);
+        nodes.forget(Ino(5), 1);
+        assert_eq!(nodes.len(), 1);
+        nodes.forget(Ino(5), 1);
+        assert_eq!(nodes.len(), 0);
+        nodes.forget(Ino(5), 1);
+    }
+
+    #[test]
+    fn a_directory_stays_while_something_below_it_is_known() {
+        let nodes = Nodes::new();
+        let dir = nodes.get_or_make(Ino(2), || node(2));
+        nodes.remember(Ino(2), Some(&dir));
+        let child = nodes.get_or_make(Ino(3), || node(3));
+        nodes.remember(Ino(3), Some(&child));
+        child.add_name(&dir, "child".as_ref());
+        let held = Arc::downgrade(&dir);
+        drop((dir, child));
+        nodes.forget(Ino(2), 1);
+        assert!(nodes.get(Ino(2)).is_some());
+        nodes.forget(Ino(3), 1);
+        assert!(held.upgrade().is_none());
+        assert!(nodes.get(Ino(2)).is_none());
+    }
+
+    #[test]
+    fn what_is_walked_and_dropped_leaves_no_growth() {
+        let nodes = Nodes::new();
+        for round in 0..20 {
+            for ino in 0..5_000 {
+                let ino = Ino(round * 5_000 + ino);
+                // Found while its path was walked, and told to nobody.
+                drop(nodes.get_or_make(ino, || node(ino.0)));
+            }
+        }
+        assert!(nodes.len() < 64 * 130, "{} entries are left", nodes.len());
+    }
+}

@@ -1,0 +1,319 @@
+//! Listing directories: the upper's entries first, then those of the lower that are not hidden.
+//!
+//! A directory that is only in the lower is read straight from it: positions are those of the lower,
+//! for ever, and nothing is kept. Of one that is in the upper too, the upper's names are taken when
+//! reading begins, so that an entry has one position however the directory changes meanwhile.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::layer::Kind;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::file::Fh;
+use crate::overlay::lower::LowerId;
+use crate::overlay::node::Node;
+use crate::overlay::place::Place;
+use crate::overlay::upper::Child;
+use crate::overlay::{Attr, Ino, Overlay};
+use crate::sys;
+
+/// A directory that is being read.
+#[derive(Debug, Default)]
+pub(crate) struct OpenDir {
+    names: Mutex<Option<Arc<UpperNames>>>,
+}
+
+/// The names that the upper has in a directory.
+#[derive(Debug, Default)]
+struct UpperNames {
+    shown: Vec<OsString>,
+    /// All of them, whiteouts too: these names of the lower are hidden.
+    all: HashSet<OsString>,
+    /// How often the directory had changed.
+    version: u64,
+}
+
+/// An entry of a listing.
+#[derive(Clone, Copy, Debug)]
+pub struct DirEntry<'a> {
+    /// Number of the inode.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: Kind,
+    /// Name.
+    pub name: &'a OsStr,
+    /// The position after this entry.
+    pub next: u64,
+    /// Attributes, if they were asked for; never for `.` and `..`.
+    pub attr: Option<&'a Attr>,
+}
+
+/// What a listing gives besides names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadDir {
+    /// Numbers and kinds.
+    Names,
+    /// Attributes. Each entry that was taken counts as looked up.
+    Attributes,
+}
+
+/// Takes entries; breaks when it has no more room, and has not taken the entry then.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>;
+
+const DOT: u64 = 0;
+const DOT_DOT: u64 = 1;
+const FIRST: u64 = 2;
+
+impl Overlay {
+    /// Opens a directory to read it.
+    pub fn open_dir_handle(&self, ino: Ino) -> Result<Fh> {
+        self.dir_place(ino)?;
+        Ok(self.handles.add_dir(OpenDir::default()))
+    }
+
+    /// Gives the entries of a directory to `sink`, from a position on; 0 is the beginning. A tree
+    /// that cannot be changed is read without a handle, too.
+    pub fn read_dir(
+        &self,
+        ino: Ino,
+        fh: Option<Fh>,
+        position: u64,
+        what: ReadDir,
+        sink: Sink<'_>,
+    ) -> Result<()> {
+        let place = self.dir_place(ino)?;
+        let names = match (fh, &place) {
+            (Some(fh), Place::Node(node)) if node.is_in_upper() => {
+                self.upper_names(&*self.handles.dir(fh)?, node, position)?
+            }
+            (None, Place::Node(node)) if node.is_in_upper() => return Err(Error::BadHandle),
+            _ => Arc::default(),
+        };
+        let listing = Listing { overlay: self, place: &place, names: &names, what };
+        match listing.run(position, sink)? {
+            ControlFlow::Continue(()) | ControlFlow::Break(()) => Ok(()),
+        }
+    }
+
+    /// Returns all names in a directory and where they are, sorted by name.
+    pub(crate) fn sorted_children(&self, place: &Place) -> Result<Vec<(OsString, Place)>> {
+        let names = match place {
+            Place::Node(node) if node.is_in_upper() => self.read_upper_names(node)?,
+            _ => UpperNames::default(),
+        };
+        let mut children = Vec::new();
+        for name in names.shown {
+            if let Some(child) = self.child(place, &name)? {
+                children.push((name, child));
+            }
+        }
+        if let Some(lower) = lower_of(place) {
+            self.lower.entries(lower, 0, &mut |entry| {
+                if !names.all.contains(entry.name) {
+                    children.push((entry.name.to_owned(), self.place_of(entry.id)));
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        children.sort_by(|(name, _), (other, _)| name.cmp(other));
+        Ok(children)
+    }
+
+    /// Returns all names that the upper has in a directory, whiteouts too, sorted.
+    pub(crate) fn sorted_upper_names(&self, node: &Arc<Node>) -> Result<Vec<OsString>> {
+        let mut names: Vec<_> = self.read_upper_names(node)?.all.into_iter().collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Tells whether a directory has no entries.
+    pub(crate) fn is_empty(&self, place: &Place) -> Result<bool> {
+        let names = match place {
+            Place::Node(node) if node.is_in_upper() => self.read_upper_names(node)?,
+            _ => UpperNames::default(),
+        };
+        if !names.shown.is_empty() {
+            return Ok(false);
+        }
+        let mut empty = true;
+        if let Some(lower) = lower_of(place) {
+            self.lower.entries(lower, 0, &mut |entry| {
+                if names.all.contains(entry.name) {
+                    return ControlFlow::Continue(());
+                }
+                empty = false;
+                ControlFlow::Break(())
+            })?;
+        }
+        Ok(empty)
+    }
+
+    fn upper_names(
+        &self,
+        dir: &OpenDir,
+        node: &Arc<Node>,
+        position: u64,
+    ) -> Result<Arc<UpperNames>> {
+        let known = dir.names.lock().clone();
+        if let Some(names) = known.filter(|_| position > 0) {
+            return Ok(names);
+        }
+        let names = Arc::new(self.read_upper_names(node)?);
+        *dir.names.lock() = Some(Arc::clone(&names));
+        Ok(names)
+    }
+
+    fn read_upper_names(&self, node: &Arc<Node>) -> Result<UpperNames> {
+        let mut names = UpperNames::default();
+        let state = {
+            let state = node.state.lock();
+            if state.gone {
+                return Ok(names);
+            }
+            state.dir
+        };
+        names.version = state.version;
+        let fd = self.dir_fd(node)?;
+        let mut stream = sys::DirStream::new(&fd)?;
+        while let Some(entry) = stream.next_entry()? {
+            if entry.name == "." || entry.name == ".." {
+                continue;
+            }
+            let shown = match Kind::of_dirent(entry.kind) {
+                Some(Kind::Directory | Kind::Symlink | Kind::Fifo | Kind::Socket) => true,
+                Some(Kind::Regular) if !state.xattr_whiteouts => true,
+                _ => matches!(self.upper_child(node, entry.name)?, Child::There(_)),
+            };
+            if shown {
+                names.shown.push(entry.name.to_owned());
+            }
+            names.all.insert(entry.name.to_owned());
+        }
+        Ok(names)
+    }
+}
+
+/// Returns the lower part of a directory.
+fn lower_of(place: &Place) -> Option<LowerId> {
+    match place {
+        Place::Lower(id) => Some(*id),
+        Place::Node(node) if node.state.lock().gone => None,
+        Place::Node(node) => node.lower,
+    }
+}
+
+/// One run through a listing.
+struct Listing<'a> {
+    overlay: &'a Overlay,
+    place: &'a Place,
+    names: &'a UpperNames,
+    what: ReadDir,
+}
+
+impl Listing<'_> {
+    fn run(&self, position: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
+        let own = Overlay::ino(self.place);
+        for (at, name, ino) in [(DOT, ".", own), (DOT_DOT, "..", self.parent(own))] {
+            if position > at {
+                continue;
+            }
+            let entry = DirEntry {
+                ino,
+                kind: Kind::Directory,
+                name: name.as_ref(),
+                next: at + 1,
+                attr: None,
+            };
+            if sink(entry).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        let from = position.saturating_sub(FIRST);
+        let upper_count = self.names.shown.len() as u64;
+        for at in from..upper_count {
+            let name = usize::try_from(at).ok().and_then(|at| self.names.shown.get(at));
+            let Some(name) = name else { break };
+            if self.give(name, None, FIRST + at + 1, sink)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        self.run_lower(from.saturating_sub(upper_count), upper_count, sink)
+    }
+
+    fn run_lower(&self, from: u64, upper_count: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
+        let Some(lower) = lower_of(self.place) else { return Ok(ControlFlow::Continue(())) };
+        let mut result = Ok(ControlFlow::Continue(()));
+        self.overlay.lower.entries(lower, from, &mut |entry| {
+            if self.names.all.contains(entry.name) {
+                return ControlFlow::Continue(());
+            }
+            let next = FIRST + upper_count + entry.next;
+            result = self.give(entry.name, Some((entry.id, entry.kind)), next, sink);
+            match result {
+                Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        })?;
+        result
+    }
+
+    /// Gives one entry to the sink, if it is still there.
+    fn give(
+        &self,
+        name: &OsStr,
+        lower: Option<(LowerId, Kind)>,
+        next: u64,
+        sink: Sink<'_>,
+    ) -> Result<ControlFlow<()>> {
+        // An entry of the lower is what it was, unless the directory has changed.
+        let unchanged = lower.filter(|_| !self.has_changed());
+        let child = match unchanged {
+            Some((id, _)) => self.overlay.place_of(id),
+            None => match self.overlay.child(self.place, name)? {
+                Some(child) => child,
+                None => return Ok(ControlFlow::Continue(())),
+            },
+        };
+        let kind = match unchanged {
+            Some((_, kind)) => kind,
+            None => self.overlay.kind(&child)?,
+        };
+        let ino = Overlay::ino(&child);
+        if self.what == ReadDir::Names {
+            return Ok(sink(DirEntry { ino, kind, name, next, attr: None }));
+        }
+        let attr = self.overlay.attr_of(&child)?;
+        let flow = sink(DirEntry { ino, kind, name, next, attr: Some(&attr) });
+        if flow.is_continue() {
+            self.overlay.remember(&child);
+        }
+        Ok(flow)
+    }
+
+    fn has_changed(&self) -> bool {
+        match self.place {
+            Place::Lower(_) => false,
+            Place::Node(node) => node.state.lock().dir.version != self.names.version,
+        }
+    }
+
+    fn parent(&self, own: Ino) -> Ino {
+        let parent = match self.place {
+            Place::Node(node) => match node.state.lock().names.first() {
+                Some(name) => return name.dir.ino,
+                None => node.lower,
+            },
+            Place::Lower(id) => Some(*id),
+        };
+        // The kernel asks for no attributes of `..`, so a number that cannot be had does no harm.
+        let names = parent.map(|id| self.overlay.lower.names(id));
+        match names {
+            Some(Ok(names)) => names.first().map_or(own, |(dir, _)| Overlay::ino_of(*dir)),
+            _ => own,
+        }
+    }
+}

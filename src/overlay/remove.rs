@@ -1,0 +1,105 @@
+//! Taking names away.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crate::layer::Kind;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::node::Node;
+use crate::overlay::place::Place;
+use crate::overlay::upper::{Child, Hide};
+use crate::overlay::{Ino, Overlay};
+use crate::sys;
+
+impl Overlay {
+    /// Takes a name away from what is not a directory. Nothing is copied for it.
+    pub fn unlink(&self, dir: Ino, name: &OsStr) -> Result<()> {
+        self.changeable()?;
+        let dir = self.dir_place(dir)?;
+        let child = self.child(&dir, name)?.ok_or(Error::NotFound)?;
+        let node = self.node(&child)?;
+        if node.kind == Kind::Directory {
+            return Err(Error::IsDirectory);
+        }
+        let dir = self.upper_dir(&dir)?;
+        let _change = node.change.lock();
+        self.remove_locked(&dir, name, &node)
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, dir: Ino, name: &OsStr) -> Result<()> {
+        self.changeable()?;
+        let dir = self.dir_place(dir)?;
+        let child = self.child(&dir, name)?.ok_or(Error::NotFound)?;
+        let node = self.node(&child)?;
+        if node.kind != Kind::Directory {
+            return Err(Error::NotDirectory);
+        }
+        let dir = self.upper_dir(&dir)?;
+        let _change = node.change.lock();
+        if !self.is_empty(&Place::Node(Arc::clone(&node)))? {
+            return Err(Error::NotEmpty);
+        }
+        self.remove_locked(&dir, name, &node)
+    }
+
+    /// Takes a name away; the caller has locked `node.change`, and `dir` is in the upper.
+    fn remove_locked(&self, dir: &Arc<Node>, name: &OsStr, node: &Arc<Node>) -> Result<()> {
+        let upper = self.changeable()?;
+        let fd = self.dir_fd(dir)?;
+        match self.upper_child(dir, name)? {
+            Child::Whiteout => return Err(Error::NotFound),
+            Child::Nothing => upper.make_whiteout(fd.as_fd(), name)?,
+            Child::There(_) => {
+                self.pin_before_losing(node)?;
+                let hide = if self.lower_has(dir, name)? { Hide::Yes } else { Hide::No };
+                if hide == Hide::No && node.kind != Kind::Directory {
+                    sys::unlink(fd.as_fd(), name)?;
+                } else {
+                    let taken = upper.take_out(fd.as_fd(), name, hide)?;
+                    self.dirs.remove(node.ino);
+                    upper.discard(&taken)?;
+                }
+            }
+        }
+        dir.note_whiteouts(!upper.whiteouts_are_devices());
+        dir.changed();
+        self.lost_name(dir, name, node)
+    }
+
+    /// Keeps hold of a file that is about to lose a name, if it is the last one that is known.
+    pub(crate) fn pin_before_losing(&self, node: &Arc<Node>) -> Result<()> {
+        let known = node.state.lock().names.len();
+        if known <= 1 { self.pin(node) } else { Ok(()) }
+    }
+
+    /// Notes that a file has lost a name.
+    pub(crate) fn lost_name(&self, dir: &Arc<Node>, name: &OsStr, node: &Arc<Node>) -> Result<()> {
+        if node.remove_name(dir, name) {
+            return Ok(());
+        }
+        if node.kind == Kind::Directory {
+            let moved = self.redirected.lock().remove(&node.ino);
+            drop(moved);
+        }
+        if !node.is_in_upper() {
+            let left = match node.lower {
+                Some(id) if node.kind != Kind::Directory => self.shown_names(id)?.len(),
+                _ => 0,
+            };
+            let mut state = node.state.lock();
+            state.gone = left == 0;
+            state.lower_links = Some(u32::try_from(left).unwrap_or(u32::MAX));
+            return Ok(());
+        }
+        let pin = node.state.lock().pin.clone();
+        let gone = match pin {
+            _ if node.kind == Kind::Directory => true,
+            Some(pin) => sys::fstat(pin.as_fd())?.nlink == 0,
+            None => false,
+        };
+        node.state.lock().gone = gone;
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! Renaming: one step on the disk, whatever lies where.
+//!
+//! A directory of the lower is not copied: it moves with a mark that says where the lower has it
+//! (`redirect`). What the lower has under a name that is left behind gets a whiteout in the same
+//! step; what it has under the new name is hidden by what comes there, a directory being marked
+//! opaque if it is nothing to the lower.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use crate::layer::Kind;
+use crate::overlay::copy_up::Need;
+use crate::overlay::create::check_name;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::node::Node;
+use crate::overlay::place::Place;
+use crate::overlay::upper::{Child, Mark, Meta, New, Upper};
+use crate::overlay::{Ino, Overlay};
+use crate::sys::{self, Errno, RenameFlags, XattrTarget, mode};
+
+/// Longest path that a mark can hold on every file system.
+const REDIRECT_MAX: usize = 3000;
+
+/// What becomes of a file that has the new name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rename {
+    /// It is replaced.
+    Replace,
+    /// It stays, and the rename is an error.
+    NoReplace,
+    /// It gets the old name.
+    Exchange,
+}
+
+/// One side of a rename: a name in a directory that is in the upper.
+struct Side<'a> {
+    dir: Arc<Node>,
+    name: &'a OsStr,
+    /// The lower has something under the name.
+    lower: bool,
+}
+
+impl Overlay {
+    /// Renames.
+    pub fn rename(
+        &self,
+        (dir, name): (Ino, &OsStr),
+        (new_dir, new_name): (Ino, &OsStr),
+        how: Rename,
+    ) -> Result<()> {
+        check_name(new_name)?;
+        self.changeable()?;
+        let (dir, new_dir) = (self.dir_place(dir)?, self.dir_place(new_dir)?);
+        let child = self.child(&dir, name)?.ok_or(Error::NotFound)?;
+        let node = self.node(&child)?;
+        let target = match self.child(&new_dir, new_name)? {
+            Some(_) if how == Rename::NoReplace => return Err(Error::Exists),
+            Some(target) => Some(self.node(&target)?),
+            None if how == Rename::Exchange => return Err(Error::NotFound),
+            None => None,
+        };
+        if target.as_ref().is_some_and(|target| target.ino == node.ino) {
+            return Ok(());
+        }
+        if let (Some(target), Rename::Replace) = (&target, how) {
+            self.check_replaceable(&node, target)?;
+        }
+        self.copy_up(&node, Need::Metadata)?;
+        let from = self.side(&dir, name)?;
+        let to = self.side(&new_dir, new_name)?;
+        match (target, how) {
+            (Some(target), Rename::Exchange) => {
+                self.copy_up(&target, Need::Metadata)?;
+                with_both(&node, Some(&target), || self.exchange_locked(&node, &from, &target, &to))
+            }
+            (target, _) => with_both(&node, target.as_ref(), || {
+                self.move_locked(&node, &from, target.as_ref(), &to)
+            }),
+        }
+    }
+
+    fn side<'a>(&self, dir: &Place, name: &'a OsStr) -> Result<Side<'a>> {
+        let dir = self.upper_dir(dir)?;
+        let lower = self.lower_has(&dir, name)?;
+        Ok(Side { dir, name, lower })
+    }
+
+    fn check_replaceable(&self, node: &Node, target: &Arc<Node>) -> Result<()> {
+        match (node.kind, target.kind) {
+            (Kind::Directory, Kind::Directory) => {
+                if self.is_empty(&Place::Node(Arc::clone(target)))? {
+                    Ok(())
+                } else {
+                    Err(Error::NotEmpty)
+                }
+            }
+            (Kind::Directory, _) => Err(Error::NotDirectory),
+            (_, Kind::Directory) => Err(Error::IsDirectory),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves a file to a name, over what has it; both files are locked.
+    fn move_locked(
+        &self,
+        node: &Arc<Node>,
+        from: &Side<'_>,
+        target: Option<&Arc<Node>>,
+        to: &Side<'_>,
+    ) -> Result<()> {
+        let upper = self.changeable()?;
+        self.prepare_move(node, to)?;
+        if let Some(target) = target {
+            if target.kind == Kind::Directory && !self.is_empty(&Place::Node(Arc::clone(target)))? {
+                return Err(Error::NotEmpty);
+            }
+            if target.is_in_upper() {
+                self.pin_before_losing(target)?;
+            }
+        }
+        let (dir, new_dir) = (self.dir_fd(&from.dir)?, self.dir_fd(&to.dir)?);
+        let at_target = self.upper_child(&to.dir, to.name)?;
+        match at_target {
+            Child::Whiteout if node.kind == Kind::Directory => {
+                self.swap_with_whiteout(upper, from, dir.as_fd(), to, new_dir.as_fd())?;
+            }
+            Child::There(stat) if stat.is_dir() => {
+                self.empty_upper_dir(upper, new_dir.as_fd(), to.name)?;
+                if let Some(target) = target {
+                    self.dirs.remove(target.ino);
+                }
+                move_one(upper, from, dir.as_fd(), to, new_dir.as_fd())?;
+            }
+            Child::There(_) | Child::Nothing | Child::Whiteout => {
+                move_one(upper, from, dir.as_fd(), to, new_dir.as_fd())?;
+            }
+        }
+        from.dir.note_whiteouts(from.lower && !upper.whiteouts_are_devices());
+        from.dir.changed();
+        to.dir.changed();
+        node.add_name(&to.dir, to.name);
+        node.remove_name(&from.dir, from.name);
+        match target {
+            Some(target) => self.lost_name(&to.dir, to.name, target),
+            None => Ok(()),
+        }
+    }
+
+    /// Exchanges two files; both are locked.
+    fn exchange_locked(
+        &self,
+        node: &Arc<Node>,
+        from: &Side<'_>,
+        other: &Arc<Node>,
+        to: &Side<'_>,
+    ) -> Result<()> {
+        self.prepare_move(node, to)?;
+        self.prepare_move(other, from)?;
+        let (dir, new_dir) = (self.dir_fd(&from.dir)?, self.dir_fd(&to.dir)?);
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        sys::rename(dir.as_fd(), from.name, new_dir.as_fd(), to.name, flags)?;
+        for (moved, old, new) in [(node, from, to), (other, to, from)] {
+            moved.add_name(&new.dir, new.name);
+            moved.remove_name(&old.dir, old.name);
+            new.dir.changed();
+        }
+        Ok(())
+    }
+
+    /// Marks a file for the place that it moves to. The marks do no harm where it is now.
+    fn prepare_move(&self, node: &Arc<Node>, to: &Side<'_>) -> Result<()> {
+        let upper = self.changeable()?;
+        if node.kind != Kind::Directory {
+            return self.mark_impure(&to.dir, node);
+        }
+        let fd = self.dir_fd(node)?;
+        let target = XattrTarget::Fd(fd.as_fd());
+        match node.lower {
+            Some(id) => {
+                let path = self.lower_path(id)?;
+                if path.len() > REDIRECT_MAX {
+                    return Err(Error::Sys(sys::Error::new("redirect", Errno::EXDEV)));
+                }
+                self.keep_redirected(node)?;
+                upper.namespace().set(target, Mark::Redirect, path.as_bytes())
+            }
+            None if to.lower => upper.namespace().set(target, Mark::Opaque, b"y"),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers a directory that is not where the lower has it, for this mount and for later ones.
+    fn keep_redirected(&self, node: &Arc<Node>) -> Result<()> {
+        let first = {
+            let mut redirected = self.redirected.lock();
+            redirected.insert(node.ino, Arc::clone(node));
+            redirected.len() == 1
+        };
+        if first {
+            let upper = self.changeable()?;
+            let root = upper.root();
+            upper.namespace().set(XattrTarget::Fd(root.as_fd()), Mark::Redirects, b"y")?;
+        }
+        Ok(())
+    }
+
+    /// Finds the directories that earlier mounts have moved.
+    pub(crate) fn find_redirected(&self) -> Result<()> {
+        let mut pending = vec![Arc::clone(&self.root)];
+        while let Some(dir) = pending.pop() {
+            for name in self.sorted_upper_names(&dir)? {
+                let Child::There(stat) = self.upper_child(&dir, &name)? else { continue };
+                if !stat.is_dir() {
+                    continue;
+                }
+                let node = self.node_in_upper(&dir, &name, stat)?;
+                let beside = match dir.lower {
+                    Some(lower) => self.lower.lookup(lower, &name)?,
+                    None => None,
+                };
+                if node.lower.is_some() && node.lower != beside {
+                    self.redirected.lock().insert(node.ino, Arc::clone(&node));
+                }
+                pending.push(node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a directory to a name that is a whiteout: the two change places.
+    fn swap_with_whiteout(
+        &self,
+        upper: &Upper,
+        from: &Side<'_>,
+        dir: BorrowedFd<'_>,
+        to: &Side<'_>,
+        new_dir: BorrowedFd<'_>,
+    ) -> Result<()> {
+        if from.lower && !upper.whiteouts_are_devices() {
+            upper.expect_xattr_whiteouts(dir)?;
+        }
+        sys::rename(dir, from.name, new_dir, to.name, RenameFlags::RENAME_EXCHANGE)?;
+        if from.lower {
+            return Ok(());
+        }
+        Ok(sys::unlink(dir, from.name)?)
+    }
+
+    /// Puts an empty directory, which hides the lower's, in the place of one that holds nothing but
+    /// whiteouts. To the union nothing changes by it.
+    fn empty_upper_dir(&self, upper: &Upper, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let stat = sys::stat(dir, name)?;
+        let meta = Meta { uid: stat.uid, gid: stat.gid, mode: stat.mode & mode::PERMISSIONS };
+        let empty = upper.make_copy(New::Directory, meta)?;
+        upper.namespace().set(XattrTarget::Fd(empty.fd.as_fd()), Mark::Opaque, b"y")?;
+        upper.exchange(&empty, dir, name)
+    }
+}
+
+/// Moves one file, and leaves a whiteout where the lower has something.
+fn move_one(
+    upper: &Upper,
+    from: &Side<'_>,
+    dir: BorrowedFd<'_>,
+    to: &Side<'_>,
+    new_dir: BorrowedFd<'_>,
+) -> Result<()> {
+    if !from.lower {
+        let flags = RenameFlags::empty();
+        return Ok(sys::rename(dir, from.name, new_dir, to.name, flags)?);
+    }
+    if upper.rename_leaves_whiteout(dir, from.name, new_dir, to.name)? {
+        return Ok(());
+    }
+    // A file system that cannot do both in one step: a crash here shows the lower file again.
+    sys::rename(dir, from.name, new_dir, to.name, RenameFlags::empty())?;
+    upper.make_whiteout(dir, from.name)
+}
+
+/// Does something while two files cannot be copied up or lose a name.
+fn with_both<T>(
+    node: &Arc<Node>,
+    other: Option<&Arc<Node>>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let (first, second) = match other {
+        Some(other) if other.ino < node.ino => (other, Some(node)),
+        other => (node, other),
+    };
+    let _first = first.change.lock();
+    let _second = second.map(|second| second.change.lock());
+    work()
+}

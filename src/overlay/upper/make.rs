@@ -1,0 +1,299 @@
+//! Making files: in place where nothing is in the way, else in the work directory and then moved.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::layer::Kind;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::upper::{Meta, Owners, Upper};
+use crate::sys::{self, Errno, RenameFlags, SetXattr, XattrTarget, open_flags};
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum New<'a> {
+    /// An empty regular file.
+    File,
+    /// An empty directory.
+    Directory,
+    /// A symbolic link that holds this.
+    Symlink(&'a OsStr),
+    /// The same, kept as a file with a mark if links can have none.
+    MarkedSymlink(&'a OsStr),
+    /// A FIFO, a socket or a device with this number.
+    Node(Kind, u64),
+}
+
+impl New<'_> {
+    fn kind(&self) -> (Kind, u64) {
+        match self {
+            Self::File => (Kind::Regular, 0),
+            Self::Directory => (Kind::Directory, 0),
+            Self::Symlink(_) | Self::MarkedSymlink(_) => (Kind::Symlink, 0),
+            Self::Node(kind, device) => (*kind, *device),
+        }
+    }
+}
+
+/// A file that is made and has no place yet.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    /// Its name in the work directory; none if it has no name at all.
+    name: Option<OsString>,
+    /// The file: open for reading and writing if it is a regular one, else `O_PATH`.
+    pub(crate) fd: OwnedFd,
+}
+
+/// What takes permissions away from a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mask {
+    /// The caller's umask.
+    Bits(u32),
+    /// The default ACL of the directory.
+    Acl,
+}
+
+impl Mask {
+    const fn apply(self, meta: Meta) -> Meta {
+        match self {
+            Self::Bits(umask) => Meta { mode: meta.mode & !umask, ..meta },
+            Self::Acl => meta,
+        }
+    }
+}
+
+const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+impl Upper {
+    /// Makes a file under a name that the upper does not have. What a program should see of the
+    /// caller's umask and the directory's default ACL is in `meta` and `umask`.
+    pub(crate) fn make_in_place(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        new: New<'_>,
+        meta: Meta,
+        umask: u32,
+    ) -> Result<OwnedFd> {
+        // A default ACL takes the place of the umask, and the file system heeds it itself.
+        let mask = if self.default_acl(dir)?.is_some() { Mask::Acl } else { Mask::Bits(umask) };
+        let meta = mask.apply(meta);
+        let fd = self.make_raw(dir, name, new, meta)?;
+        if let Err(error) = self.finish(fd.as_fd(), new, meta, mask) {
+            self.withdraw(dir, name, new);
+            return Err(error);
+        }
+        Ok(fd)
+    }
+
+    /// Makes a file in the work directory, as it would be made in `dir`.
+    pub(crate) fn make_aside(
+        &self,
+        dir: BorrowedFd<'_>,
+        new: New<'_>,
+        meta: Meta,
+        umask: u32,
+    ) -> Result<Temporary> {
+        let name = self.temporary_name();
+        let Some(acl) = self.default_acl(dir)? else {
+            let mask = Mask::Bits(umask);
+            let meta = mask.apply(meta);
+            let fd = self.make_raw(self.work(), &name, new, meta)?;
+            self.finish(fd.as_fd(), new, meta, mask)?;
+            return Ok(Temporary { name: Some(name), fd });
+        };
+        // The file system hands the default ACL down, so the file is made where there is one.
+        let nursery = self.temporary_name();
+        sys::make_dir(self.work(), &nursery, 0o700)?;
+        let target = XattrTarget::At(self.work(), &nursery);
+        sys::set_xattr(target, DEFAULT_ACL.as_ref(), &acl, SetXattr::Any)?;
+        let inside = sys::open(self.work(), &nursery, open_flags::DIRECTORY, 0)?;
+        let fd = self.make_raw(inside.as_fd(), &name, new, meta)?;
+        self.finish(fd.as_fd(), new, meta, Mask::Acl)?;
+        sys::rename(inside.as_fd(), &name, self.work(), &name, RenameFlags::empty())?;
+        sys::remove_dir(self.work(), &nursery)?;
+        Ok(Temporary { name: Some(name), fd })
+    }
+
+    /// Makes a file for a copy from the lower, with exactly this owner and mode. A regular file has
+    /// no name yet, if the file system can do that.
+    pub(crate) fn make_copy(&self, new: New<'_>, meta: Meta) -> Result<Temporary> {
+        if matches!(new, New::File)
+            && let Some(fd) = self.open_nameless()?
+        {
+            self.finish(fd.as_fd(), new, meta, Mask::Bits(0))?;
+            return Ok(Temporary { name: None, fd });
+        }
+        let name = self.temporary_name();
+        let fd = self.make_raw(self.work(), &name, new, meta)?;
+        self.finish(fd.as_fd(), new, meta, Mask::Bits(0))?;
+        Ok(Temporary { name: Some(name), fd })
+    }
+
+    /// Opens a regular file without a name; none where the file system cannot.
+    pub(crate) fn open_nameless(&self) -> Result<Option<OwnedFd>> {
+        match sys::open_tmpfile(self.work(), 0o600) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(error)
+                if matches!(error.errno(), Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives a file a name that the upper does not have.
+    ///
+    /// # Errors
+    /// `EEXIST` when the upper has the name; the file is gone then.
+    pub(crate) fn place_new(
+        &self,
+        file: &Temporary,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<()> {
+        match &file.name {
+            None => Ok(sys::link_fd(file.fd.as_fd(), dir, name)?),
+            Some(from) => {
+                let flags = RenameFlags::RENAME_NOREPLACE;
+                self.or_discard(from, sys::rename(self.work(), from, dir, name, flags))
+            }
+        }
+    }
+
+    /// Lets a file that gets no place lose its name.
+    pub(crate) fn forget_name(&self, file: &Temporary) -> Result<()> {
+        file.name.as_ref().map_or(Ok(()), |name| self.discard(name))
+    }
+
+    /// Puts a file in the place of another one, which is deleted with all below it.
+    pub(crate) fn exchange(
+        &self,
+        file: &Temporary,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<()> {
+        let Some(from) = &file.name else {
+            return Err(Error::Invalid("a file without a name cannot be exchanged"));
+        };
+        let flags = RenameFlags::RENAME_EXCHANGE;
+        self.or_discard(from, sys::rename(self.work(), from, dir, name, flags))?;
+        self.discard(from)
+    }
+
+    /// Gives an open file a name that another one has.
+    pub(crate) fn link_over(
+        &self,
+        file: BorrowedFd<'_>,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<()> {
+        let aside = self.temporary_name();
+        sys::link_fd(file, self.work(), &aside)?;
+        let flags = RenameFlags::empty();
+        self.or_discard(&aside, sys::rename(self.work(), &aside, dir, name, flags))
+    }
+
+    /// Gives a file a name that is a whiteout in the upper.
+    pub(crate) fn place_over_whiteout(
+        &self,
+        file: &Temporary,
+        is_dir: bool,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<()> {
+        let Some(from) = &file.name else {
+            return self.link_over(file.fd.as_fd(), dir, name);
+        };
+        if !is_dir {
+            let flags = RenameFlags::empty();
+            return self.or_discard(from, sys::rename(self.work(), from, dir, name, flags));
+        }
+        // A directory cannot replace a device, but the two can change places.
+        self.exchange(file, dir, name)
+    }
+
+    /// Deletes a file that did not get a place.
+    fn or_discard(&self, from: &OsStr, result: sys::Result<()>) -> Result<()> {
+        if result.is_err()
+            && let Err(error) = self.discard(from)
+        {
+            tracing::debug!("{error}; the next mount clears it");
+        }
+        Ok(result?)
+    }
+
+    /// Makes a file with the type and roughly the mode that it shall have.
+    fn make_raw(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        new: New<'_>,
+        meta: Meta,
+    ) -> Result<OwnedFd> {
+        let (kind, _) = new.kind();
+        if self.is_kept_as_regular(new, meta) {
+            return self.make_marked(dir, name, new);
+        }
+        let always = match (self.owners(), kind) {
+            (Owners::Native, _) => 0,
+            (Owners::Mapped, Kind::Directory) => 0o700,
+            (Owners::Mapped, _) => 0o600,
+        };
+        let mode = meta.mode & 0o1777 | always;
+        match new {
+            New::File => return create_file(dir, name, mode),
+            New::Directory => sys::make_dir(dir, name, mode)?,
+            New::Symlink(target) | New::MarkedSymlink(target) => sys::symlink(target, dir, name)?,
+            New::Node(kind, device) => sys::make_node(dir, name, kind.mode() | mode, device)?,
+        }
+        Ok(sys::open_path(dir, name)?)
+    }
+
+    /// Makes a regular file that stands for one of another type; what a link holds is its content.
+    fn make_marked(&self, dir: BorrowedFd<'_>, name: &OsStr, new: New<'_>) -> Result<OwnedFd> {
+        let fd = create_file(dir, name, 0o600)?;
+        if let New::Symlink(target) | New::MarkedSymlink(target) = new {
+            let mut file = File::from(fd);
+            file.write_all(target.as_bytes())?;
+            return Ok(file.into());
+        }
+        Ok(fd)
+    }
+
+    /// Gives a file that was just made its owner and what is missing of its mode.
+    fn finish(&self, fd: BorrowedFd<'_>, new: New<'_>, meta: Meta, mask: Mask) -> Result<()> {
+        let stat = sys::fstat(fd)?;
+        let mut meta = meta;
+        if mask == Mask::Acl {
+            // The ACL has decided about the permissions; only the special bits are ours.
+            meta.mode = meta.mode & 0o7000 | stat.mode & 0o777;
+        }
+        self.set_meta(fd, &stat, new.kind(), meta)
+    }
+
+    fn default_acl(&self, dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
+        if self.owners() == Owners::Mapped {
+            return Ok(None);
+        }
+        Ok(sys::xattr_if_set(XattrTarget::Fd(dir), DEFAULT_ACL.as_ref())?)
+    }
+
+    /// Removes a file that could not be finished.
+    fn withdraw(&self, dir: BorrowedFd<'_>, name: &OsStr, new: New<'_>) {
+        let removed = match new {
+            New::Directory => sys::remove_dir(dir, name),
+            _ => sys::unlink(dir, name),
+        };
+        if let Err(error) = removed {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+fn create_file(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<OwnedFd> {
+    Ok(sys::open(dir, name, open_flags::CREATE_NEW, mode)?)
+}

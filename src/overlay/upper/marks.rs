@@ -1,0 +1,312 @@
+//! What the overlay writes beside a file of the upper: extended attributes, in the kernel's form.
+//!
+//! Kernel documentation, `filesystems/overlayfs.rst`: `opaque`, `redirect`, `metacopy`, `impure`
+//! and `whiteout`, below `trusted.overlay.` or, without privilege, `user.overlay.`. Ours are
+//! `strata.origin`: the lower file that an upper one was copied from, which gives it its inode
+//! number, and `strata.redirects`; the kernel ignores both. A program that sets an attribute of these names gets it escaped,
+//! as `overlay.overlay.`.
+//!
+//! Without privilege the owner, mode and type that the file cannot have are kept as
+//! `user.containers.override_stat`, the form that podman's tools share, and attributes outside of
+//! `user.` below `user.containers.override_`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use crate::layer::Kind;
+use crate::overlay::error::{Error, Result};
+use crate::sys::{self, SetXattr, XattrTarget};
+
+const TRUSTED: &str = "trusted.overlay.";
+const USER: &str = "user.overlay.";
+/// What comes between the prefix and the rest of an escaped name.
+const ESCAPE: &str = "overlay.";
+const OVERRIDE: &str = "user.containers.override_";
+const OVERRIDE_STAT: &str = "user.containers.override_stat";
+
+/// A mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A directory hides what the lower has in it (`y`), or holds whiteouts that are attributes
+    /// (`x`).
+    Opaque,
+    /// Where in the lower the rest of a directory is.
+    Redirect,
+    /// The content is still in the lower.
+    Metacopy,
+    /// A directory without a lower one has files that come from the lower.
+    Impure,
+    /// An empty file stands for one that is gone.
+    Whiteout,
+    /// The lower file that this one was copied from.
+    Origin,
+    /// On the root: somewhere below it is a directory with a redirect.
+    Redirects,
+}
+
+impl Mark {
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Opaque => "opaque",
+            Self::Redirect => "redirect",
+            Self::Metacopy => "metacopy",
+            Self::Impure => "impure",
+            Self::Whiteout => "whiteout",
+            Self::Origin => "strata.origin",
+            Self::Redirects => "strata.redirects",
+        }
+    }
+}
+
+/// Below which names the marks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Namespace {
+    /// `trusted.overlay.`: with privilege, as root's mounts have it.
+    Trusted,
+    /// `user.overlay.`: without.
+    User,
+}
+
+/// What the marks of a file say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks {
+    /// It hides what the lower has in it.
+    pub(crate) opaque: bool,
+    /// Its whiteouts are attributes of empty files.
+    pub(crate) xattr_whiteouts: bool,
+    pub(crate) redirect: Option<OsString>,
+    pub(crate) metacopy: bool,
+    pub(crate) impure: bool,
+    pub(crate) whiteout: bool,
+    pub(crate) origin: Option<u64>,
+    pub(crate) redirects: bool,
+    pub(crate) stat: Option<OverrideStat>,
+}
+
+impl Namespace {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Trusted => TRUSTED,
+            Self::User => USER,
+        }
+    }
+
+    fn name(self, mark: Mark) -> OsString {
+        format!("{}{}", self.prefix(), mark.suffix()).into()
+    }
+
+    /// Sets a mark.
+    pub(crate) fn set(self, target: XattrTarget<'_>, mark: Mark, value: &[u8]) -> Result<()> {
+        Ok(sys::set_xattr(target, &self.name(mark), value, SetXattr::Any)?)
+    }
+
+    /// Takes a mark away; it need not be there.
+    pub(crate) fn clear(self, target: XattrTarget<'_>, mark: Mark) -> Result<()> {
+        match sys::remove_xattr(target, &self.name(mark)) {
+            Err(error) if error.errno() == sys::Errno::ENODATA => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Reads all marks of a file.
+    pub(crate) fn read(self, target: XattrTarget<'_>) -> Result<Marks> {
+        let mut marks = Marks::default();
+        for name in sys::list_xattr(target)? {
+            let Some(name) = name.to_str() else { continue };
+            let suffix = name.strip_prefix(self.prefix()).unwrap_or("");
+            if suffix.is_empty() && name != OVERRIDE_STAT {
+                continue;
+            }
+            let Some(value) = sys::xattr_if_set(target, name.as_ref())? else { continue };
+            match suffix {
+                "opaque" => {
+                    marks.opaque = value.starts_with(b"y");
+                    marks.xattr_whiteouts = value.starts_with(b"x");
+                }
+                "redirect" => marks.redirect = Some(OsString::from_vec(value)),
+                "metacopy" => marks.metacopy = true,
+                "impure" => marks.impure = true,
+                "whiteout" => marks.whiteout = true,
+                "strata.origin" => marks.origin = parse_decimal(&value),
+                "strata.redirects" => marks.redirects = true,
+                "" if self == Self::User => marks.stat = OverrideStat::parse(&value),
+                _ => {}
+            }
+        }
+        Ok(marks)
+    }
+
+    /// Returns the name on disk of an attribute that a program sees as `name`; none if no program
+    /// can see it under that name.
+    pub(crate) fn on_disk(self, name: &OsStr) -> Option<OsString> {
+        if let Some(rest) = strip_prefix(name, self.prefix()) {
+            return Some(concat(&[self.prefix().as_bytes(), ESCAPE.as_bytes(), rest]));
+        }
+        match self {
+            Self::Trusted => Some(name.to_owned()),
+            Self::User if strip_prefix(name, OVERRIDE).is_some() => None,
+            Self::User if strip_prefix(name, "user.").is_some() => Some(name.to_owned()),
+            Self::User => Some(concat(&[OVERRIDE.as_bytes(), name.as_bytes()])),
+        }
+    }
+
+    /// Returns the name that a program sees of an attribute on disk; none if it is hidden.
+    pub(crate) fn seen(self, on_disk: &OsStr) -> Option<OsString> {
+        if let Some(rest) = strip_prefix(on_disk, self.prefix()) {
+            let rest = rest.strip_prefix(ESCAPE.as_bytes())?;
+            return Some(concat(&[self.prefix().as_bytes(), rest]));
+        }
+        if self == Self::Trusted {
+            return Some(on_disk.to_owned());
+        }
+        match strip_prefix(on_disk, OVERRIDE) {
+            Some(b"stat") => None,
+            Some(name) => Some(concat(&[name])),
+            // What the file system itself keeps with our files is not the image's.
+            None => strip_prefix(on_disk, "user.").map(|_| on_disk.to_owned()),
+        }
+    }
+
+    /// Writes owner, mode and type where the file itself cannot have them.
+    pub(crate) fn set_stat(self, target: XattrTarget<'_>, stat: &OverrideStat) -> Result<()> {
+        let text = stat.to_string();
+        Ok(sys::set_xattr(target, OVERRIDE_STAT.as_ref(), text.as_bytes(), SetXattr::Any)?)
+    }
+
+    /// Tells whether attributes of this namespace can be set on the file.
+    pub(crate) fn works_on(self, target: XattrTarget<'_>) -> bool {
+        let name: OsString = format!("{}strata.probe", self.prefix()).into();
+        let probe = sys::set_xattr(target, &name, b"y", SetXattr::Any)
+            .and_then(|()| sys::remove_xattr(target, &name));
+        probe.is_ok()
+    }
+}
+
+fn parse_decimal(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn strip_prefix<'a>(name: &'a OsStr, prefix: &str) -> Option<&'a [u8]> {
+    name.as_bytes().strip_prefix(prefix.as_bytes())
+}
+
+fn concat(parts: &[&[u8]]) -> OsString {
+    OsString::from_vec(parts.concat())
+}
+
+/// Owner, mode and type of a file, when its own say something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OverrideStat {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Permissions, without the type.
+    pub(crate) mode: u32,
+    /// Another type than a regular file or directory, and the number of a device.
+    pub(crate) kind: Option<(Kind, u64)>,
+}
+
+impl OverrideStat {
+    /// Parses `uid:gid:mode[:type]`.
+    fn parse(value: &[u8]) -> Option<Self> {
+        let mut fields = std::str::from_utf8(value).ok()?.splitn(4, ':');
+        let uid = fields.next()?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let mode = u32::from_str_radix(fields.next()?, 8).ok()? & sys::mode::PERMISSIONS;
+        let kind = match fields.next() {
+            None | Some("file" | "dir") => None,
+            Some(text) => Some(parse_kind(text)?),
+        };
+        Some(Self { uid, gid, mode, kind })
+    }
+}
+
+impl std::fmt::Display for OverrideStat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{:o}", self.uid, self.gid, self.mode)?;
+        let Some((kind, device)) = self.kind else { return Ok(()) };
+        let (major, minor) = sys::split_device(device);
+        match kind {
+            Kind::Regular | Kind::Directory => Ok(()),
+            Kind::Symlink => f.write_str(":symlink"),
+            Kind::Fifo => f.write_str(":pipe"),
+            Kind::Socket => f.write_str(":socket"),
+            Kind::Block => write!(f, ":block{major}:{minor}"),
+            Kind::Character => write!(f, ":char{major}:{minor}"),
+        }
+    }
+}
+
+fn parse_kind(text: &str) -> Option<(Kind, u64)> {
+    let device = |numbers: &str| {
+        let (major, minor) = numbers.split_once(':')?;
+        Some(sys::make_device(major.parse().ok()?, minor.parse().ok()?))
+    };
+    match text {
+        "symlink" => Some((Kind::Symlink, 0)),
+        "pipe" => Some((Kind::Fifo, 0)),
+        "socket" => Some((Kind::Socket, 0)),
+        _ => match (text.strip_prefix("block"), text.strip_prefix("char")) {
+            (Some(numbers), _) => Some((Kind::Block, device(numbers)?)),
+            (_, Some(numbers)) => Some((Kind::Character, device(numbers)?)),
+            _ => None,
+        },
+    }
+}
+
+/// Checks a name of an attribute that a program gave.
+pub(crate) fn check_name(name: &OsStr) -> Result<()> {
+    if name.is_empty() || name.len() > 255 {
+        return Err(Error::Invalid("the name of an extended attribute has 1 to 255 bytes"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_modes_and_types_survive_writing() {
+        for (text, kind) in [
+            ("0:0:755", None),
+            ("1:4294967295:4755", None),
+            ("0:0:777:symlink", Some((Kind::Symlink, 0))),
+            ("0:0:660:block8:0", Some((Kind::Block, sys::make_device(8, 0)))),
+            ("0:5:620:char136:300", Some((Kind::Character, sys::make_device(136, 300)))),
+            ("0:0:600:pipe", Some((Kind::Fifo, 0))),
+            ("0:0:600:socket", Some((Kind::Socket, 0))),
+        ] {
+            let stat = OverrideStat::parse(text.as_bytes()).unwrap();
+            assert_eq!(stat.kind, kind, "{text}");
+            assert_eq!(stat.to_string(), text);
+        }
+        for text in ["", "0:0", "a:0:755", "0:0:888", "0:0:755:door", "0:0:755:block8"] {
+            assert_eq!(OverrideStat::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_marks_are_escaped_and_hidden() {
+        use Namespace::{Trusted, User};
+        for (namespace, seen, on_disk) in [
+            (Trusted, "user.x", Some("user.x")),
+            (Trusted, "security.capability", Some("security.capability")),
+            (Trusted, "trusted.overlay.opaque", Some("trusted.overlay.overlay.opaque")),
+            (Trusted, "user.overlay.opaque", Some("user.overlay.opaque")),
+            (User, "user.x", Some("user.x")),
+            (User, "user.overlay.opaque", Some("user.overlay.overlay.opaque")),
+            (User, "security.capability", Some("user.containers.override_security.capability")),
+            (User, "user.containers.override_stat", None),
+        ] {
+            let found = namespace.on_disk(seen.as_ref());
+            assert_eq!(found.as_deref(), on_disk.map(OsStr::new), "{seen}");
+            if let Some(on_disk) = on_disk {
+                let back = namespace.seen(on_disk.as_ref());
+                assert_eq!(back.as_deref(), Some(OsStr::new(seen)), "{on_disk}");
+            }
+        }
+        assert_eq!(Trusted.seen("trusted.overlay.origin".as_ref()), None);
+        assert_eq!(User.seen("user.containers.override_stat".as_ref()), None);
+        assert_eq!(User.seen("security.selinux".as_ref()), None);
+    }
+}

@@ -1,0 +1,409 @@
+//! The upper: a real directory that keeps what was changed, in the kernel overlayfs' own form.
+//!
+//! Files lie where the union shows them. A whiteout is a character device 0/0, or an empty file
+//! with a mark where such a device cannot be made; marks are in `marks`. Changes are prepared in the
+//! work directory and moved into place in one step, so a crash leaves either state and at most
+//! something in the work directory, which the next mount clears.
+//!
+//! Two ways to keep owners: *native*, with privilege, files have them; *mapped*, without, files
+//! belong to the user and a mark says the rest. Nothing here knows of the lower.
+
+mod make;
+mod marks;
+mod owner;
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+pub(crate) use crate::overlay::upper::make::{New, Temporary};
+pub(crate) use crate::overlay::upper::marks::{Mark, Marks, Namespace, check_name};
+pub(crate) use crate::overlay::upper::owner::Meta;
+
+use crate::overlay::UpperDirs;
+use crate::overlay::error::{Error, Result};
+use crate::sys::{self, Errno, RenameFlags, Stat, XattrTarget, open_flags};
+
+/// How owners are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// Files have them.
+    Native,
+    /// A mark says them; files that it says nothing of belong to root.
+    Mapped,
+}
+
+/// Whether the upper is used or only looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is changed; nobody else may.
+    Change,
+    /// It is read, perhaps while another process changes it.
+    Inspect,
+}
+
+/// A directory that keeps changes.
+#[derive(Debug)]
+pub(crate) struct Upper {
+    root: Arc<OwnedFd>,
+    root_inode: u64,
+    work: OwnedFd,
+    /// Held so that nobody else mounts the same upper; a `flock` on the work directory.
+    lock: Option<OwnedFd>,
+    owners: Owners,
+    namespace: Namespace,
+    whiteouts_are_devices: bool,
+    rename_whiteout_works: AtomicBool,
+    /// Nothing is synced; what a crash leaves is not defined.
+    volatile: bool,
+    next_temporary: AtomicU64,
+}
+
+/// What a name of the upper is.
+#[derive(Debug)]
+pub(crate) enum Child {
+    /// The upper says nothing of it.
+    Nothing,
+    /// It is gone.
+    Whiteout,
+    /// It is there.
+    There(Stat),
+}
+
+const WORK_NAME: &str = "work";
+
+impl Upper {
+    /// Opens an upper and its work directory, which must be on one file system.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] says what is wrong with the directories.
+    pub(crate) fn open(dirs: UpperDirs<'_>, purpose: Purpose) -> Result<Self> {
+        let UpperDirs { upper, work, volatile, owners } = dirs;
+        let setup = |path: &Path| {
+            let path = path.display().to_string();
+            move |error: sys::Error| Error::Setup(format!("directory {path}: {error}"))
+        };
+        let root = sys::open_dir_path(upper).map_err(setup(upper))?;
+        let work_dir = sys::open_dir_path(work).map_err(setup(work))?;
+        let (stat, work_stat) = (sys::fstat(root.as_fd())?, sys::fstat(work_dir.as_fd())?);
+        if stat.dev != work_stat.dev {
+            return Err(Error::Setup(format!(
+                "{} and {} must be on one file system",
+                upper.display(),
+                work.display()
+            )));
+        }
+        let mut opened = Self {
+            root: Arc::new(root),
+            root_inode: stat.ino,
+            work: work_dir,
+            lock: None,
+            owners: Owners::Native,
+            namespace: Namespace::Trusted,
+            whiteouts_are_devices: true,
+            rename_whiteout_works: AtomicBool::new(true),
+            volatile,
+            next_temporary: AtomicU64::new(u64::from_le_bytes(sys::random_bytes()?) >> 1),
+        };
+        if purpose == Purpose::Change {
+            opened.lock = Some(lock(&opened.work, work)?);
+            opened.prepare_work()?;
+            opened.probe(upper, owners)?;
+        } else if owners == Some(Owners::Mapped) || sys::effective_ids().0 != 0 {
+            (opened.owners, opened.namespace) = (Owners::Mapped, Namespace::User);
+        }
+        Ok(opened)
+    }
+
+    /// Makes the directory in which changes are prepared, and clears it of what a crash has left.
+    fn prepare_work(&mut self) -> Result<()> {
+        let name = OsStr::new(WORK_NAME);
+        if self.child_stat(self.work.as_fd(), name)?.is_none() {
+            sys::make_dir(self.work.as_fd(), name, 0o700)?;
+        }
+        self.work = sys::open(self.work.as_fd(), name, open_flags::DIRECTORY, 0)?;
+        for left in names_in(self.work.as_fd())? {
+            // What else is there, the union finishes.
+            if left.as_encoded_bytes().starts_with(b"#") {
+                self.discard(&left)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out what the file system of the upper can do.
+    fn probe(&mut self, upper: &Path, owners: Option<Owners>) -> Result<()> {
+        let probe = self.temporary_name();
+        let work = self.work.as_fd();
+        sys::make_dir(work, &probe, 0o700)?;
+        let target = XattrTarget::At(work, &probe);
+        let native = match owners {
+            Some(owners) => owners == Owners::Native,
+            None => sys::effective_ids().0 == 0,
+        };
+        if native && Namespace::Trusted.works_on(target) {
+            (self.owners, self.namespace) = (Owners::Native, Namespace::Trusted);
+        } else if Namespace::User.works_on(target) {
+            (self.owners, self.namespace) = (Owners::Mapped, Namespace::User);
+        } else {
+            sys::remove_dir(work, &probe)?;
+            return Err(Error::Setup(format!(
+                "the file system of {} has no extended attributes, which a writable layer needs; \
+                 put it on another one, such as ext4, xfs, btrfs or tmpfs",
+                upper.display()
+            )));
+        }
+        sys::remove_dir(work, &probe)?;
+        match sys::make_node(work, &probe, sys::mode::CHARACTER, 0) {
+            Ok(()) => sys::unlink(work, &probe)?,
+            Err(error) if matches!(error.errno(), Errno::EPERM | Errno::EINVAL) => {
+                self.whiteouts_are_devices = false;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Returns how owners are kept.
+    pub(crate) const fn owners(&self) -> Owners {
+        self.owners
+    }
+
+    /// Returns below which names marks are.
+    pub(crate) const fn namespace(&self) -> Namespace {
+        self.namespace
+    }
+
+    /// Returns the inode of the root of the upper.
+    pub(crate) const fn root_inode(&self) -> u64 {
+        self.root_inode
+    }
+
+    /// Tells whether the upper is changed, not only looked at.
+    pub(crate) const fn is_for_change(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Returns the root of the upper.
+    pub(crate) fn root(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.root)
+    }
+
+    /// Tells whether nothing is to be synced.
+    pub(crate) const fn is_volatile(&self) -> bool {
+        self.volatile
+    }
+
+    /// Returns what a name of an upper directory is.
+    pub(crate) fn child(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        xattr_whiteouts: bool,
+    ) -> Result<Child> {
+        let Some(stat) = self.child_stat(dir, name)? else { return Ok(Child::Nothing) };
+        if stat.is_whiteout_device() {
+            return Ok(Child::Whiteout);
+        }
+        if xattr_whiteouts && stat.is_regular() && stat.size == 0 {
+            let marks = self.namespace.read(XattrTarget::At(dir, name))?;
+            if marks.whiteout {
+                return Ok(Child::Whiteout);
+            }
+        }
+        Ok(Child::There(stat))
+    }
+
+    fn child_stat(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Stat>> {
+        match sys::stat_if_exists(dir, name) {
+            Err(error) if error.errno() == Errno::ENAMETOOLONG => Err(Error::NameTooLong),
+            other => Ok(other?),
+        }
+    }
+
+    /// Tells whether whiteouts are devices, and not attributes of empty files.
+    pub(crate) const fn whiteouts_are_devices(&self) -> bool {
+        self.whiteouts_are_devices
+    }
+
+    /// Tells whether attributes of files are in marks.
+    pub(crate) fn shows_marks(&self) -> bool {
+        self.owners == Owners::Mapped
+    }
+
+    /// Reads the marks of an open file.
+    pub(crate) fn marks_of_fd(&self, fd: BorrowedFd<'_>) -> Result<Marks> {
+        self.namespace.read(XattrTarget::Fd(fd))
+    }
+
+    /// Returns the names in the work directory that begin with this.
+    pub(crate) fn unfinished(&self, prefix: &str) -> Result<Vec<OsString>> {
+        let mut names = names_in(self.work.as_fd())?;
+        names.retain(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()));
+        Ok(names)
+    }
+
+    /// Reads the marks of a name.
+    pub(crate) fn marks(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<Marks> {
+        self.namespace.read(XattrTarget::At(dir, name))
+    }
+
+    /// Hides a name that the upper does not have.
+    pub(crate) fn make_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        if self.whiteouts_are_devices {
+            return Ok(sys::make_node(dir, name, sys::mode::CHARACTER, 0)?);
+        }
+        let whiteout = self.xattr_whiteout(dir)?;
+        sys::rename(self.work.as_fd(), &whiteout, dir, name, RenameFlags::RENAME_NOREPLACE)?;
+        Ok(())
+    }
+
+    /// Makes an empty file in the work directory that stands for something gone, and says so of the
+    /// directory that will hold it.
+    fn xattr_whiteout(&self, dir: BorrowedFd<'_>) -> Result<OsString> {
+        self.expect_xattr_whiteouts(dir)?;
+        let name = self.temporary_name();
+        sys::make_node(self.work.as_fd(), &name, sys::mode::REGULAR | 0o600, 0)?;
+        self.namespace.set(XattrTarget::At(self.work.as_fd(), &name), Mark::Whiteout, b"y")?;
+        Ok(name)
+    }
+
+    /// Says of a directory that its whiteouts are attributes of empty files. An opaque directory needs
+    /// no whiteouts and stays what it is.
+    pub(crate) fn expect_xattr_whiteouts(&self, dir: BorrowedFd<'_>) -> Result<()> {
+        let target = XattrTarget::Fd(dir);
+        let marks = self.namespace.read(target)?;
+        if marks.opaque || marks.xattr_whiteouts {
+            return Ok(());
+        }
+        self.namespace.set(target, Mark::Opaque, b"x")
+    }
+
+    /// Moves a file and leaves a whiteout in its place, in one step; tells whether the file system
+    /// could.
+    pub(crate) fn rename_leaves_whiteout(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        new_dir: BorrowedFd<'_>,
+        new_name: &OsStr,
+    ) -> Result<bool> {
+        if !self.whiteouts_are_devices || !self.rename_whiteout_works.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        match sys::rename(dir, name, new_dir, new_name, RenameFlags::RENAME_WHITEOUT) {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno() == Errno::EINVAL => {
+                self.rename_whiteout_works.store(false, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a name out of the upper, and hides it if `hide` says so, in one step. What had the
+    /// name is then in the work directory, under the name that is returned.
+    pub(crate) fn take_out(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        hide: Hide,
+    ) -> Result<OsString> {
+        let taken = self.temporary_name();
+        let work = self.work.as_fd();
+        if hide == Hide::No {
+            sys::rename(dir, name, work, &taken, RenameFlags::empty())?;
+            return Ok(taken);
+        }
+        if self.rename_leaves_whiteout(dir, name, work, &taken)? {
+            return Ok(taken);
+        }
+        let whiteout = if self.whiteouts_are_devices {
+            let whiteout = self.temporary_name();
+            sys::make_node(work, &whiteout, sys::mode::CHARACTER, 0)?;
+            whiteout
+        } else {
+            self.xattr_whiteout(dir)?
+        };
+        sys::rename(work, &whiteout, dir, name, RenameFlags::RENAME_EXCHANGE)?;
+        Ok(whiteout)
+    }
+
+    /// Returns the directory in which changes are prepared.
+    pub(crate) fn work(&self) -> BorrowedFd<'_> {
+        self.work.as_fd()
+    }
+
+    /// Returns a name that nothing in the work directory has.
+    pub(crate) fn temporary_name(&self) -> OsString {
+        format!("#{:x}", self.next_temporary.fetch_add(1, Ordering::Relaxed)).into()
+    }
+
+    /// Deletes what has a name in the work directory, with all below it.
+    ///
+    /// Directories below are moved up beside it first, so that depth costs neither stack nor
+    /// descriptors.
+    pub(crate) fn discard(&self, name: &OsStr) -> Result<()> {
+        let work = self.work.as_fd();
+        let mut pending = vec![name.to_owned()];
+        while let Some(name) = pending.pop() {
+            if unlink_unless_dir(work, &name)? {
+                continue;
+            }
+            let dir = sys::open(work, &name, open_flags::DIRECTORY, 0)?;
+            for child in names_in(dir.as_fd())? {
+                if !unlink_unless_dir(dir.as_fd(), &child)? {
+                    let moved = self.temporary_name();
+                    sys::rename(dir.as_fd(), &child, work, &moved, RenameFlags::empty())?;
+                    pending.push(moved);
+                }
+            }
+            sys::remove_dir(work, &name)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes a name away from what is not a directory; tells whether it was none.
+fn unlink_unless_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
+    match sys::unlink(dir, name) {
+        Ok(()) => Ok(true),
+        Err(error) if error.errno() == Errno::EISDIR => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the names in a directory.
+fn names_in(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    let mut stream = sys::DirStream::new(dir)?;
+    while let Some(entry) = stream.next_entry()? {
+        if entry.name != "." && entry.name != ".." {
+            names.push(entry.name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Whether a name stays hidden when what had it is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hide {
+    /// The lower has it too.
+    Yes,
+    /// It does not.
+    No,
+}
+
+/// Takes the work directory for this process.
+fn lock(work: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let lock = sys::reopen(work.as_fd(), open_flags::DIRECTORY)?;
+    if sys::try_lock_exclusive(lock.as_fd())? {
+        return Ok(lock);
+    }
+    Err(Error::Setup(format!(
+        "{} is in use by another mount; a writable layer can be mounted once at a time",
+        path.display()
+    )))
+}

@@ -1,0 +1,124 @@
+//! Owners, modes and types of files in the upper, native or mapped.
+
+use std::os::fd::BorrowedFd;
+
+use crate::layer::Kind;
+use crate::overlay::error::Result;
+use crate::overlay::upper::marks::{Marks, OverrideStat};
+use crate::overlay::upper::{New, Owners, Upper};
+use crate::sys::{self, Stat, XattrTarget, mode};
+
+/// What a new file is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// Owner.
+    pub(crate) uid: u32,
+    /// Group.
+    pub(crate) gid: u32,
+    /// Permissions, without the type.
+    pub(crate) mode: u32,
+}
+
+/// Permissions that a mapped file or directory always has for its real owner, who serves it.
+const MAPPED_FILE: u32 = 0o600;
+const MAPPED_DIR: u32 = 0o700;
+
+impl Upper {
+    /// Returns the attributes that a file shows, from those that it has and its marks.
+    pub(crate) fn shown(&self, stat: Stat, marks: &Marks) -> Stat {
+        if self.owners() == Owners::Native {
+            return stat;
+        }
+        let Some(over) = marks.stat else {
+            let (uid, gid) = sys::effective_ids();
+            // What belongs to the user who serves it is root's in the image.
+            let root_if = |id, own| if id == own { 0 } else { id };
+            return Stat { uid: root_if(stat.uid, uid), gid: root_if(stat.gid, gid), ..stat };
+        };
+        let (kind, rdev) = match over.kind {
+            Some((kind, device)) => (kind, device),
+            None => (Kind::of(stat.mode), stat.rdev),
+        };
+        Stat {
+            uid: over.uid,
+            gid: over.gid,
+            mode: kind.mode() | over.mode,
+            rdev,
+            size: if matches!(kind, Kind::Regular | Kind::Directory | Kind::Symlink) {
+                stat.size
+            } else {
+                0
+            },
+            ..stat
+        }
+    }
+
+    /// Gives a file owner and permissions. `stat` is what it has, `kind` what it shows.
+    pub(crate) fn set_meta(
+        &self,
+        fd: BorrowedFd<'_>,
+        stat: &Stat,
+        (kind, device): (Kind, u64),
+        meta: Meta,
+    ) -> Result<()> {
+        match self.owners() {
+            Owners::Native => self.set_native(fd, stat, meta),
+            Owners::Mapped => self.set_mapped(fd, stat, (kind, device), meta),
+        }
+    }
+
+    fn set_native(&self, fd: BorrowedFd<'_>, stat: &Stat, meta: Meta) -> Result<()> {
+        let owner = (stat.uid != meta.uid).then_some(meta.uid);
+        let group = (stat.gid != meta.gid).then_some(meta.gid);
+        let mut has = stat.mode & mode::PERMISSIONS;
+        if owner.is_some() || group.is_some() {
+            sys::chown(fd, owner, group)?;
+            // chown(2) may take set-uid and set-gid away.
+            if meta.mode & (mode::SET_UID | mode::SET_GID) != 0 {
+                has = sys::fstat(fd)?.mode & mode::PERMISSIONS;
+            }
+        }
+        if has != meta.mode && Kind::of(stat.mode) != Kind::Symlink {
+            sys::chmod(fd, meta.mode)?;
+        }
+        Ok(())
+    }
+
+    fn set_mapped(
+        &self,
+        fd: BorrowedFd<'_>,
+        stat: &Stat,
+        (kind, device): (Kind, u64),
+        meta: Meta,
+    ) -> Result<()> {
+        let real_kind = Kind::of(stat.mode);
+        if real_kind == Kind::Symlink {
+            // It cannot have marks, and needs none: it is root's, like every link that has none.
+            return Ok(());
+        }
+        let always = if real_kind == Kind::Directory { MAPPED_DIR } else { MAPPED_FILE };
+        let real_mode = meta.mode & 0o777 | always;
+        let special = !matches!(kind, Kind::Regular | Kind::Directory);
+        let over = OverrideStat {
+            uid: meta.uid,
+            gid: meta.gid,
+            mode: meta.mode,
+            kind: special.then_some((kind, device)),
+        };
+        self.namespace().set_stat(XattrTarget::Fd(fd), &over)?;
+        if stat.mode & mode::PERMISSIONS != real_mode {
+            sys::chmod(fd, real_mode)?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether a file is kept as a regular file with a mark.
+    pub(crate) fn is_kept_as_regular(&self, new: New<'_>, meta: Meta) -> bool {
+        match (self.owners(), new) {
+            (Owners::Native, _) | (_, New::File | New::Directory) => false,
+            // A link of root's that comes from nowhere and has one name needs no mark.
+            (Owners::Mapped, New::Symlink(_)) => meta.uid != 0 || meta.gid != 0,
+            (Owners::Mapped, New::MarkedSymlink(_) | New::Node(..)) => true,
+        }
+    }
+}

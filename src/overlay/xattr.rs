@@ -1,0 +1,121 @@
+//! Extended attributes.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
+
+use crate::overlay::copy_up::Need;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::place::Place;
+use crate::overlay::upper::check_name;
+use crate::overlay::{Ino, Overlay};
+use crate::sys::{self, Errno, SetXattr, XattrTarget};
+
+/// When an attribute may be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetXattrFlag {
+    /// Always.
+    Any,
+    /// Only if it does not exist.
+    Create,
+    /// Only if it exists.
+    Replace,
+}
+
+impl Overlay {
+    /// Returns the value of an attribute.
+    pub fn get_xattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        check_name(name)?;
+        let place = self.place(ino)?;
+        let node = match &place {
+            Place::Node(node) if node.is_in_upper() => node,
+            _ => {
+                let found = self.lower_xattrs(&place)?;
+                let found = found.into_iter().find(|(other, _)| other == name);
+                return found.map(|(_, value)| value).ok_or(Error::NoXattr);
+            }
+        };
+        let namespace = self.writable_or_seen()?.namespace();
+        let on_disk = namespace.on_disk(name).ok_or(Error::NoXattr)?;
+        let (fd, _) = self.open_node(node)?;
+        Ok(sys::get_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk)?)
+    }
+
+    /// Returns the names of all attributes.
+    pub fn list_xattr(&self, ino: Ino) -> Result<Vec<OsString>> {
+        let place = self.place(ino)?;
+        let node = match &place {
+            Place::Node(node) if node.is_in_upper() => node,
+            _ => return Ok(self.lower_xattrs(&place)?.into_iter().map(|(name, _)| name).collect()),
+        };
+        let namespace = self.writable_or_seen()?.namespace();
+        let (fd, _) = self.open_node(node)?;
+        let names = sys::list_xattr(XattrTarget::Fd(fd.as_fd()))?;
+        Ok(names.iter().filter_map(|name| namespace.seen(name)).collect())
+    }
+
+    /// Sets an attribute.
+    pub fn set_xattr(
+        &self,
+        ino: Ino,
+        name: &OsStr,
+        value: &[u8],
+        flag: SetXattrFlag,
+    ) -> Result<()> {
+        check_name(name)?;
+        let namespace = self.changeable()?.namespace();
+        let hidden = Error::NotPermitted("the name is one that the overlay uses itself");
+        let on_disk = namespace.on_disk(name).ok_or(hidden)?;
+        let node = self.node(&self.place(ino)?)?;
+        self.copy_up(&node, Need::Metadata)?;
+        let (fd, _) = self.open_node(&node)?;
+        let flag = match flag {
+            SetXattrFlag::Any => SetXattr::Any,
+            SetXattrFlag::Create => SetXattr::Create,
+            SetXattrFlag::Replace => SetXattr::Replace,
+        };
+        Ok(sys::set_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk, value, flag)?)
+    }
+
+    /// Removes an attribute.
+    pub fn remove_xattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+        let namespace = self.changeable()?.namespace();
+        // A file is not copied up for an attribute that it has not got.
+        self.get_xattr(ino, name)?;
+        let on_disk = namespace.on_disk(name).ok_or(Error::NoXattr)?;
+        let node = self.node(&self.place(ino)?)?;
+        self.copy_up(&node, Need::Metadata)?;
+        let (fd, _) = self.open_node(&node)?;
+        match sys::remove_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk) {
+            Err(error) if error.errno() == Errno::ENODATA => Err(Error::NoXattr),
+            other => Ok(other?),
+        }
+    }
+
+    /// Returns all attributes of the file at a place.
+    pub(crate) fn xattrs_at(&self, place: &Place) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let node = match place {
+            Place::Node(node) if node.is_in_upper() => node,
+            _ => return self.lower_xattrs(place),
+        };
+        let namespace = self.writable_or_seen()?.namespace();
+        let (fd, _) = self.open_node(node)?;
+        let target = XattrTarget::Fd(fd.as_fd());
+        let mut xattrs = Vec::new();
+        for on_disk in sys::list_xattr(target)? {
+            if let Some(name) = namespace.seen(&on_disk)
+                && let Some(value) = sys::xattr_if_set(target, &on_disk)?
+            {
+                xattrs.push((name, value));
+            }
+        }
+        Ok(xattrs)
+    }
+
+    fn lower_xattrs(&self, place: &Place) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let id = match place {
+            Place::Lower(id) => *id,
+            Place::Node(node) => node.lower.ok_or(Error::Stale(node.ino.0))?,
+        };
+        self.lower.xattrs(id)
+    }
+}
