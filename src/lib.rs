@@ -5,6 +5,7 @@
 //! whom, and `tidy` holds the code to it.
 //!
 //! - [`store`]: sha256-addressed bytes and trees on disk
+//! - [`fuse`]: kernel requests to overlay calls, and back
 //! - [`overlay`]: the union: what a path means and what changing it does
 //! - [`layer`]: one layer on disk: index, tar in, tar out, the merge into a chain
 //! - [`image`]: pure formats: reference, manifest, configuration
@@ -12,6 +13,7 @@
 //! - [`sys`]: system calls; the only unsafe code
 
 pub mod digest;
+pub mod fuse;
 pub mod image;
 pub mod layer;
 pub mod overlay;

@@ -1,0 +1,55 @@
+//! Why a tree could not be mounted.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What the functions of this room return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a tree could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The option is not known.
+    #[error("mount option {0:?} is not known; see 'strata mount --help' for those that are")]
+    UnknownOption(String),
+    /// The mount point is not there.
+    #[error("mount point {0} does not exist; make it with 'mkdir -p {0}'")]
+    NoMountPoint(PathBuf),
+    /// The mount point is a file.
+    #[error("mount point {0} is not a directory")]
+    NotADirectory(PathBuf),
+    /// The mount point is one whose server died.
+    #[error("{0} is a mount whose server has died; clear it with 'strata umount {0}'")]
+    DeadMount(PathBuf),
+    /// The kernel has no FUSE, or this user may not use it.
+    #[error("/dev/fuse cannot be used ({reason}); {advice}")]
+    NoFuse {
+        /// Why not.
+        reason: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The kernel refused the mount.
+    #[error("{target} cannot be mounted: {reason}")]
+    Refused {
+        /// The mount point.
+        target: PathBuf,
+        /// What the kernel or its helper said.
+        reason: String,
+    },
+    /// The kernel did not agree on how to talk.
+    #[error("the FUSE session with the kernel cannot be opened")]
+    Session(#[source] io::Error),
+    /// The mount is there but does not answer.
+    #[error("{target} is mounted and does not answer")]
+    Silent {
+        /// The mount point.
+        target: PathBuf,
+        /// What asking it gave.
+        #[source]
+        source: io::Error,
+    },
+    /// A system call was refused.
+    #[error(transparent)]
+    Sys(#[from] crate::sys::Error),
+}
