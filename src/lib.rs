@@ -4,6 +4,7 @@
 //! needed, any number of layers. The rooms, in reading order; `ARCHITECTURE.md` says who may know
 //! whom, and `tidy` holds the code to it.
 //!
+//! - [`registry`]: the OCI distribution protocol
 //! - [`store`]: sha256-addressed bytes and trees on disk
 //! - [`fuse`]: kernel requests to overlay calls, and back
 //! - [`overlay`]: the union: what a path means and what changing it does
@@ -17,5 +18,6 @@ pub mod fuse;
 pub mod image;
 pub mod layer;
 pub mod overlay;
+pub mod registry;
 pub mod store;
 pub mod sys;

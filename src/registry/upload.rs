@@ -1,0 +1,335 @@
+//! Uploads: put a blob into a repository, from another one of the same registry or from here.
+//!
+//! A blob goes up in one request (`POST`, then one `PUT` with the whole body): every registry takes
+//! that, chunks not. The caller's thread reads and the runtime sends, with a few chunks between
+//! them; an attempt that fails begins again at the first byte. What a failed attempt left at the
+//! registry is the registry's to clean: oci-client cannot cancel an upload.
+
+use std::io;
+use std::io::Read;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use oci_client::errors::OciDistributionError;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::digest::Digest;
+use crate::image::Reference;
+use crate::registry::Error;
+use crate::registry::Result;
+use crate::registry::fault::timed_out;
+use crate::registry::grant::Grant;
+use crate::registry::hosts::Hosts;
+use crate::registry::refusal::Subject;
+use crate::registry::token::Access;
+use crate::registry::token::Scope;
+
+const CHUNK_BYTES: usize = 256 << 10;
+const CHUNKS_BETWEEN: usize = 4;
+/// How much longer than a silent connection a registry may think about a whole blob: some move it
+/// to another store before they answer.
+const COMMIT_FACTOR: u32 = 10;
+
+/// Whether a blob was taken over from another repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounted {
+    /// The blob is in the repository now.
+    Yes,
+    /// It is not, for whatever reason: it must be uploaded.
+    No,
+}
+
+/// A blob to upload.
+pub(super) struct Upload<'a> {
+    /// What it must hash to.
+    pub(super) digest: Digest,
+    /// Its size in bytes.
+    pub(super) size: u64,
+    /// Opens it from the beginning, once for each attempt.
+    pub(super) open: &'a dyn Fn() -> io::Result<Box<dyn Read + Send>>,
+    /// Is told how many bytes of the attempt have been handed to the network.
+    pub(super) progress: &'a dyn Fn(u64),
+}
+
+/// Takes a blob over from the repository `from`, where the registry can do that.
+pub(super) fn mount(
+    hosts: &Hosts,
+    repository: &Reference,
+    from: &Reference,
+    digest: Digest,
+) -> Result<Mounted> {
+    if repository.domain() != from.domain() || repository.path() == from.path() {
+        return Ok(Mounted::No);
+    }
+    let scope = Scope::mount(repository.path(), from.path());
+    let mounted = hosts.call(repository, &scope, |grant| {
+        let (to, text) = (grant.oci_reference(""), digest.to_string());
+        let (host, path) = (to.registry().to_owned(), from.path().to_owned());
+        let from = oci_client::Reference::with_tag(host, path, String::new());
+        let answered = grant.oci().mount_blob(&to, &from, &text);
+        match hosts.runtime().within(hosts.read_timeout(), answered) {
+            // A registry that mounts need not say where the blob is now.
+            Ok(Ok(()) | Err(OciDistributionError::RegistryNoLocationError)) => Ok(Mounted::Yes),
+            // 202: the registry opened an upload instead.
+            Ok(Err(OciDistributionError::SpecViolationError(_))) => Ok(Mounted::No),
+            Ok(Err(error)) => Err(grant.context().failed(&Subject::Blob(digest), error)),
+            Err(_) => Err(silent(grant)),
+        }
+    });
+    match mounted {
+        Err(error) if is_no(&error) => Ok(Mounted::No),
+        mounted => mounted,
+    }
+}
+
+/// Says whether the registry answered that it does not mount this blob.
+const fn is_no(error: &Error) -> bool {
+    match error {
+        Error::BlobUnknown { .. } | Error::RepositoryUnknown { .. } => true,
+        Error::Status { status, .. } => *status >= 400 && *status < 500,
+        error => error.is_refusal(),
+    }
+}
+
+/// Uploads a blob.
+pub(super) fn push(hosts: &Hosts, repository: &Reference, upload: &Upload<'_>) -> Result<()> {
+    if upload.size == 0 {
+        // No layer and no config is empty; a registry would take it and a reader stumble over it.
+        let (digest, expected_bytes) = (upload.digest, 1);
+        return Err(Error::SourceLength { digest, expected_bytes, found_bytes: 0 });
+    }
+    let scope = Scope::new(repository.path(), Access::Push);
+    hosts.call(repository, &scope, |grant| upload.attempt(hosts, grant))
+}
+
+/// The result of an upload as the task that sends it reports it.
+type Sent = std::result::Result<String, OciDistributionError>;
+
+impl Upload<'_> {
+    fn attempt(&self, hosts: &Hosts, grant: &Grant) -> Result<()> {
+        let source = (self.open)().map_err(|source| self.unreadable(source))?;
+        let (sender, receiver) = mpsc::channel(CHUNKS_BETWEEN);
+        let task = self.send(hosts, grant, receiver);
+        if let Err(error) = self.feed(hosts, grant, source, sender) {
+            task.abort();
+            return Err(error);
+        }
+        let abort = task.abort_handle();
+        let limit = hosts.read_timeout().saturating_mul(COMMIT_FACTOR);
+        match hosts.runtime().within(limit, task) {
+            Ok(Ok(Ok(_))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(grant.context().failed(&Subject::Blob(self.digest), error)),
+            Ok(Err(error)) => Err(grant.context().protocol(error.to_string())),
+            Err(_) => {
+                abort.abort();
+                Err(silent(grant))
+            }
+        }
+    }
+
+    /// Starts to send what comes out of `receiver`.
+    fn send(
+        &self,
+        hosts: &Hosts,
+        grant: &Grant,
+        receiver: mpsc::Receiver<Bytes>,
+    ) -> JoinHandle<Sent> {
+        let (oci, reference) = (grant.oci().clone(), grant.oci_reference(""));
+        let (digest, size) = (self.digest.to_string(), self.size);
+        let body = stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|chunk| (Ok(chunk), receiver))
+        });
+        hosts
+            .runtime()
+            .spawn(async move { oci.push_blob_stream(&reference, body, &digest, Some(size)).await })
+    }
+
+    /// Reads the blob into `sender`. Ends early where the other side does: its result says why.
+    fn feed(
+        &self,
+        hosts: &Hosts,
+        grant: &Grant,
+        mut source: Box<dyn Read + Send>,
+        sender: mpsc::Sender<Bytes>,
+    ) -> Result<()> {
+        let mut sent = 0;
+        (self.progress)(sent);
+        loop {
+            let chunk = read_chunk(&mut source).map_err(|source| self.unreadable(source))?;
+            let found_bytes = sent + chunk.len() as u64;
+            if chunk.is_empty() && sent == self.size {
+                return Ok(());
+            }
+            if chunk.is_empty() || found_bytes > self.size {
+                let (digest, expected_bytes) = (self.digest, self.size);
+                return Err(Error::SourceLength { digest, expected_bytes, found_bytes });
+            }
+            match hosts.runtime().within(stall_limit(hosts), sender.send(Bytes::from(chunk))) {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Ok(()),
+                Err(_) => return Err(silent(grant)),
+            }
+            sent = found_bytes;
+            (self.progress)(sent);
+        }
+    }
+
+    const fn unreadable(&self, source: io::Error) -> Error {
+        Error::Source { digest: self.digest, source }
+    }
+}
+
+/// Returns how long the network may take to accept the next chunk.
+const fn stall_limit(hosts: &Hosts) -> Duration {
+    hosts.read_timeout()
+}
+
+/// Reads until the chunk is full or the source ends.
+fn read_chunk(source: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    source.take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+    Ok(chunk)
+}
+
+fn silent(grant: &Grant) -> Error {
+    Error::Interrupted { url: grant.url("blobs/uploads/"), reason: timed_out() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::testserver::Reply;
+    use crate::registry::testserver::Request;
+    use crate::registry::testserver::TestServer;
+    use crate::registry::testserver::registry;
+    use std::cell::Cell;
+    use std::cell::RefCell;
+
+    /// Starts a registry that accepts uploads; the first `failures` of them break.
+    fn server(failures: usize) -> TestServer {
+        TestServer::start(move |request| {
+            let started =
+                || Reply::new(202, "").header("Location", "/v2/a/blobs/uploads/1?state=x");
+            match request.line.split(['?', ' ']).next() {
+                Some("GET") => Reply::new(200, "{}"),
+                Some("POST") => started(),
+                _ if request.before < failures => Reply::new(503, "busy"),
+                _ => Reply::new(201, "").header("Location", "/v2/a/blobs/x"),
+            }
+        })
+    }
+
+    fn content() -> Vec<u8> {
+        (0..300_000_u32).flat_map(u32::to_le_bytes).collect()
+    }
+
+    fn uploads(server: &TestServer) -> Vec<Request> {
+        server.requests("PUT /v2/a/blobs/uploads/1?state=x&digest=")
+    }
+
+    #[test]
+    fn a_blob_is_sent_in_one_request_and_from_the_start_again_after_a_failure() {
+        let server = server(2);
+        let (content, opened, progress) = (content(), Cell::new(0), RefCell::new(Vec::new()));
+        let open = || {
+            opened.set(opened.get() + 1);
+            Ok(Box::new(io::Cursor::new(self::content())) as Box<dyn Read + Send>)
+        };
+        let size = content.len() as u64;
+        let pushed = registry().push_blob(
+            &server.reference("a"),
+            Digest::of(&content),
+            size,
+            &open,
+            &|bytes| progress.borrow_mut().push(bytes),
+        );
+        pushed.expect("pushed");
+        assert_eq!(opened.get(), 3);
+        let uploads = uploads(&server);
+        assert_eq!(uploads.len(), 3);
+        assert!(uploads.iter().all(|request| request.body == content));
+        assert_eq!(uploads[0].header("content-length"), size.to_string());
+        let progress = progress.into_inner();
+        assert_eq!(progress.iter().filter(|&&bytes| bytes == 0).count(), 3);
+        assert_eq!(progress.iter().max(), Some(&size));
+    }
+
+    #[test]
+    fn a_source_that_fails_or_has_another_size_is_named() {
+        let server = server(0);
+        let (digest, reference) = (Digest::of(b"abc"), server.reference("a"));
+        let push = |size, open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>| {
+            let pushed = registry().push_blob(&reference, digest, size, open, &|_| {});
+            pushed.expect_err("refused").to_string()
+        };
+        let abc = || Ok(Box::new(&b"abc"[..]) as Box<dyn Read + Send>);
+        let gone = || Err(io::Error::from(io::ErrorKind::NotFound));
+        assert_eq!(push(4, &abc), format!("blob {digest} has 3 bytes to upload: expected 4"));
+        assert_eq!(push(2, &abc), format!("blob {digest} has 3 bytes to upload: expected 2"));
+        assert_eq!(push(0, &abc), format!("blob {digest} has 0 bytes to upload: expected 1"));
+        assert_eq!(push(3, &gone), format!("blob {digest} cannot be read for the upload"));
+        assert!(uploads(&server).is_empty());
+    }
+
+    #[test]
+    fn an_upload_that_keeps_failing_or_is_denied_is_an_error() {
+        let denied = TestServer::start(|request| match request.line.as_str() {
+            "GET /v2/" => Reply::new(200, "{}"),
+            _ => Reply::error(403, "DENIED"),
+        });
+        let abc = || Ok(Box::new(&b"abc"[..]) as Box<dyn Read + Send>);
+        let push = |server: &TestServer| {
+            let digest = Digest::of(b"abc");
+            let pushed = registry().push_blob(&server.reference("a"), digest, 3, &abc, &|_| {});
+            pushed.expect_err("refused").to_string()
+        };
+        assert_eq!(push(&denied), "denied: requested access to the resource is denied");
+        assert_eq!(denied.requests("POST").len(), 1);
+        let failing = server(usize::MAX);
+        assert!(push(&failing).starts_with("received unexpected HTTP status: 503"));
+        assert_eq!(uploads(&failing).len(), 3);
+    }
+
+    #[test]
+    fn a_blob_is_mounted_or_must_be_uploaded() {
+        // (answer of the registry, what it means; none for an error)
+        let table = [
+            (Reply::new(201, "").header("Location", "/v2/a/blobs/x"), Some(Mounted::Yes)),
+            (Reply::new(201, ""), Some(Mounted::Yes)),
+            (Reply::new(202, "").header("Location", "/v2/a/blobs/uploads/1"), Some(Mounted::No)),
+            (Reply::error(404, "BLOB_UNKNOWN"), Some(Mounted::No)),
+            (Reply::error(404, "NAME_UNKNOWN"), Some(Mounted::No)),
+            (Reply::error(405, "UNSUPPORTED"), Some(Mounted::No)),
+            (Reply::new(401, ""), Some(Mounted::No)),
+            (Reply::new(403, ""), Some(Mounted::No)),
+            (Reply::new(500, ""), None),
+        ];
+        for (reply, expected) in table {
+            let text = format!("{reply:?}");
+            let server = TestServer::start(move |request| match request.line.as_str() {
+                "GET /v2/" => Reply::new(200, "{}"),
+                _ => reply.clone(),
+            });
+            let digest = Digest::of(b"abc");
+            let (to, from) = (server.reference("a"), server.reference("b/c"));
+            let mounted = registry().mount_blob(&to, &from, digest);
+            assert_eq!(mounted.ok(), expected, "{text}");
+            let hex = digest.hex();
+            let line = format!("POST /v2/a/blobs/uploads/?mount=sha256%3A{hex}&from=b%2Fc");
+            assert!(!server.requests(&line).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_blob_of_another_registry_is_not_mounted() {
+        let server = server(0);
+        let from = Reference::parse("example.com/b").expect("valid");
+        for from in [from, server.reference("a")] {
+            let mounted = registry().mount_blob(&server.reference("a"), &from, Digest::of(b""));
+            assert_eq!(mounted.expect("an answer"), Mounted::No);
+        }
+        assert!(server.requests("POST").is_empty());
+    }
+}
