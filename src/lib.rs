@@ -4,6 +4,7 @@
 //! needed, any number of layers. The rooms, in reading order; `ARCHITECTURE.md` says who may know
 //! whom, and `tidy` holds the code to it.
 //!
+//! - [`service`]: one function per verb; the only room that knows all the others
 //! - [`registry`]: the OCI distribution protocol
 //! - [`store`]: sha256-addressed bytes and trees on disk
 //! - [`fuse`]: kernel requests to overlay calls, and back
@@ -19,5 +20,6 @@ pub mod image;
 pub mod layer;
 pub mod overlay;
 pub mod registry;
+pub mod service;
 pub mod store;
 pub mod sys;

@@ -1,0 +1,181 @@
+//! Committing: the changes of a container as a new image.
+//!
+//! Only the writable layer is walked. Its tar streams into staging as a pulled one would; on the base
+//! image's layers it makes the new image, whose configuration is the base's with the requested
+//! changes and one more line of history.
+
+use std::io;
+
+use crate::digest::DiffId;
+use crate::image::{
+    Descriptor, History, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Reference,
+    apply_changes,
+};
+use crate::layer::{Unpacked, unpack};
+use crate::service::error::{Error, Result};
+use crate::service::pack::{Packer, Target};
+use crate::service::{Event, Strata};
+use crate::store::{Claim, Container, Image, Mounted, Ref, RefName, Stage};
+use crate::sys::{self, Time};
+
+/// What to commit.
+#[derive(Clone, Debug, Default)]
+pub struct CommitRequest {
+    /// The container.
+    pub container: String,
+    /// The name of the new image; none leaves it without one.
+    pub reference: Option<Reference>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// What was done.
+    pub message: Option<String>,
+    /// Instructions that change the configuration: `CMD ["sh"]`.
+    pub changes: Vec<String>,
+}
+
+/// A layer of a new image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewLayer {
+    pub(crate) diff_id: DiffId,
+    pub(crate) tar_len: u64,
+    /// It changes nothing, so the image does without it.
+    pub(crate) is_empty: bool,
+}
+
+/// The length of a tar without entries: its two blocks of zeros.
+const EMPTY_TAR: u64 = 1024;
+
+impl Strata {
+    /// Makes an image of what a container has changed, and returns its id.
+    pub fn commit(&self, request: &CommitRequest) -> Result<crate::digest::Digest> {
+        let container = self.find_container(&request.container)?;
+        let mut stage = self.store.stage()?;
+        stage.claim(Claim::Image(container.manifest))?;
+        let base = self.store.image(container.manifest)?;
+        let mut config = base.config.clone();
+        apply_changes(&request.changes, &mut config.config)?;
+        if let Mounted::Alive(mount) = self.store.mounted(&container.id)? {
+            // What the kernel holds back of the mount reaches the writable layer.
+            sys::sync_fs(sys::open_dir_path(&mount.target)?)?;
+        }
+        let epoch = source_date_epoch()?;
+        let layer = self.commit_layer(&container, &base, &mut stage, epoch)?;
+        let created = created(epoch);
+        config.created = Some(created.clone());
+        config.author = request.author.clone().or(config.author);
+        config.history.push(History {
+            created: Some(created),
+            created_by: Some(command_of(&container, &base.config)),
+            author: request.author.clone(),
+            comment: request.message.clone(),
+            empty_layer: layer.is_empty,
+            ..History::default()
+        });
+        self.add_image(
+            &mut stage,
+            base.manifest.layers.clone(),
+            config,
+            Some(layer),
+            request.reference.as_ref(),
+        )
+    }
+
+    /// Packs the changes of a container into a layer.
+    fn commit_layer(
+        &self,
+        container: &Container,
+        base: &Image,
+        stage: &mut Stage,
+        epoch: Option<Time>,
+    ) -> Result<NewLayer> {
+        let overlay = self.inspect_container(container, base)?;
+        let unpacked = self.pack_into(stage, |out, skipped| {
+            let mut packer = Packer::new(out, Target::Layer, epoch, skipped);
+            if overlay.root_has_changed()? {
+                packer.root(&overlay.root())?;
+            }
+            overlay.changes::<Error>(&mut |change| packer.change(change))?;
+            packer.finish().map(drop)
+        })?;
+        let is_empty = unpacked.tar_len == EMPTY_TAR;
+        if !is_empty {
+            stage.publish_layer(&unpacked)?;
+        }
+        Ok(NewLayer { diff_id: unpacked.diff_id, tar_len: unpacked.tar_len, is_empty })
+    }
+
+    /// Unpacks what `pack` writes, as it is written.
+    pub(crate) fn pack_into(
+        &self,
+        stage: &mut Stage,
+        pack: impl FnOnce(io::BufWriter<io::PipeWriter>, &mut dyn FnMut(String)) -> Result<()> + Send,
+    ) -> Result<Unpacked> {
+        let (reader, writer) =
+            io::pipe().map_err(crate::service::error::io_error("make", "a pipe"))?;
+        let files = stage.layer_files()?;
+        std::thread::scope(|scope| {
+            let packing = scope.spawn(move || {
+                let mut skipped = |path| {
+                    let text = format!("{path} is a socket, which a layer cannot hold: left out");
+                    self.tell(Event::Warning(text));
+                };
+                pack(io::BufWriter::with_capacity(64 * 1024, writer), &mut skipped)
+            });
+            let unpacked = unpack(reader, files, stage);
+            // Why it was not packed says more than that the tar ended early.
+            packing.join().map_err(|_| Error::Panicked("packing a layer"))??;
+            Ok(unpacked?)
+        })
+    }
+
+    /// Puts an image into the store: its configuration, its manifest, its chain, its name.
+    pub(crate) fn add_image(
+        &self,
+        stage: &mut Stage,
+        mut layers: Vec<Descriptor>,
+        mut config: ImageConfig,
+        layer: Option<NewLayer>,
+        reference: Option<&Reference>,
+    ) -> Result<crate::digest::Digest> {
+        if let Some(layer) = layer.filter(|layer| !layer.is_empty) {
+            config.rootfs.diff_ids.push(layer.diff_id);
+            layers.push(Descriptor::new(OCI_LAYER, layer.diff_id.0, layer.tar_len));
+        }
+        stage.publish_chain(&config.rootfs.diff_ids)?;
+        let bytes = config.to_bytes();
+        let id = stage.publish_blob(&bytes)?;
+        let descriptor = Descriptor::new(OCI_CONFIG, id, bytes.len() as u64);
+        let manifest = Manifest::new(OCI_MANIFEST, descriptor, layers).to_bytes();
+        let manifest = stage.publish_blob(&manifest)?;
+        let name = match reference {
+            Some(reference) => RefName::Named(reference.tag_or_latest()),
+            None => RefName::Untagged(manifest),
+        };
+        let to = Ref { manifest, target: None, updated: jiff::Timestamp::now() };
+        self.store.set_reference(&name, &to)?;
+        Ok(id)
+    }
+}
+
+/// Returns the command that the history says the layer came of.
+fn command_of(container: &Container, config: &ImageConfig) -> String {
+    let own = container.command.clone();
+    let command = own.or_else(|| config.config.cmd.clone()).unwrap_or_default();
+    command.join(" ")
+}
+
+/// Returns the time that SOURCE_DATE_EPOCH says, for images that come out the same twice.
+pub(crate) fn source_date_epoch() -> Result<Option<Time>> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let text = text.to_string_lossy().into_owned();
+    match text.parse() {
+        Ok(secs) => Ok(Some(Time { secs, nanos: 0 })),
+        Err(_) => Err(Error::SourceDateEpoch(text)),
+    }
+}
+
+/// Returns the time of creation as images have it.
+pub(crate) fn created(epoch: Option<Time>) -> String {
+    let time = epoch.and_then(|time| jiff::Timestamp::from_second(time.secs).ok());
+    time.unwrap_or_else(jiff::Timestamp::now).to_string()
+}

@@ -1,0 +1,246 @@
+//! Why a verb did not do what it was asked.
+//!
+//! Where docker has a text for the same fault, `Display` is that text: people search for it.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::digest::DiffId;
+
+/// What the functions of this room return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a verb did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No image has this name or id.
+    #[error("No such image: {0}")]
+    NoImage(String),
+    /// No container has this name or id.
+    #[error("No such container: {0}")]
+    NoContainer(String),
+    /// Neither an image nor a container has this name or id.
+    #[error("No such object: {0}")]
+    NoObject(String),
+    /// The prefix of an id fits several.
+    #[error("{0} is ambiguous: {1} ids begin with it; give more digits")]
+    Ambiguous(String, usize),
+    /// An index has no image for the platform.
+    #[error("no matching manifest for {0} in the manifest list entries")]
+    NoPlatform(String),
+    /// The one image there is is for another platform.
+    #[error(
+        "image with reference {reference} was found but does not match the specified platform: \
+         wanted {wanted}, actual: {actual}"
+    )]
+    OtherPlatform {
+        /// The image.
+        reference: String,
+        /// The platform that was asked for.
+        wanted: String,
+        /// The platform of the image.
+        actual: String,
+    },
+    /// An index led to something that is no manifest.
+    #[error("{0} is an index inside of an index, which is not supported")]
+    NestedIndex(String),
+    /// A blob is not what its digest says.
+    #[error("{what} hashes to {actual}, expected {expected}; the registry or a proxy damages it")]
+    WrongDigest {
+        /// Which blob.
+        what: String,
+        /// What was expected.
+        expected: String,
+        /// What came.
+        actual: String,
+    },
+    /// A layer is not what the configuration says.
+    #[error("layer {blob} unpacks to {actual}, the image says {expected}; the image is damaged")]
+    WrongLayer {
+        /// The blob.
+        blob: String,
+        /// What the image says.
+        expected: DiffId,
+        /// What it is.
+        actual: DiffId,
+    },
+    /// A layer could not be unpacked.
+    #[error("layer {blob}")]
+    Unpack {
+        /// The blob.
+        blob: String,
+        /// Why.
+        #[source]
+        source: crate::layer::Error,
+    },
+    /// Nothing with this name can be pushed.
+    #[error("An image does not exist locally with the tag: {0}")]
+    NothingToPush(String),
+    /// The tag cannot be pushed.
+    #[error("tag does not exist: {0}")]
+    NoTag(String),
+    /// The image is used by a container.
+    #[error(
+        "conflict: unable to remove repository reference \"{name}\" (must force) - container \
+         {container} is using its referenced image {image}"
+    )]
+    UsedByContainer {
+        /// The name of the image.
+        name: String,
+        /// The container.
+        container: String,
+        /// The image.
+        image: String,
+    },
+    /// The image is used by a container and was named by its id.
+    #[error(
+        "conflict: unable to delete {image} ({how}) - image is being used by {state} container \
+         {container}"
+    )]
+    InUse {
+        /// The image.
+        image: String,
+        /// Whether force helps.
+        how: &'static str,
+        /// Whether the container is mounted.
+        state: &'static str,
+        /// The container.
+        container: String,
+    },
+    /// The image was named by its id and has several names.
+    #[error(
+        "conflict: unable to delete {0} (must be forced) - image is referenced in multiple \
+         repositories"
+    )]
+    SeveralNames(String),
+    /// A container is mounted and would have to be unmounted first.
+    #[error(
+        "cannot remove container \"/{name}\": container is mounted at {target}: unmount it before \
+         removing or force remove"
+    )]
+    ContainerMounted {
+        /// The container.
+        name: String,
+        /// Where.
+        target: PathBuf,
+    },
+    /// Nothing of ours is mounted there.
+    #[error("{0} is not a mount of strata")]
+    NotMounted(String),
+    /// A mount is in use.
+    #[error(
+        "{target} is in use; leave it (see 'fuser -vm {target}') or detach it with \
+         'strata umount --lazy {target}'"
+    )]
+    MountBusy {
+        /// The mount point.
+        target: PathBuf,
+    },
+    /// The process that served a mount did not end.
+    #[error("process {pid}, which served {target}, has not ended yet; see {log}")]
+    StillServing {
+        /// The process.
+        pid: i32,
+        /// The mount point.
+        target: PathBuf,
+        /// What it has to say.
+        log: PathBuf,
+    },
+    /// A name that a container cannot have.
+    #[error(
+        "Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters \
+         at least"
+    )]
+    ContainerName(String),
+    /// A file that a layer cannot hold.
+    #[error("{path} cannot be put into a layer: {reason}")]
+    CannotPack {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// SOURCE_DATE_EPOCH holds no number.
+    #[error("SOURCE_DATE_EPOCH is {0:?}, expected seconds since 1970")]
+    SourceDateEpoch(String),
+    /// What is to be imported cannot be read.
+    #[error("{action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread ended in a panic.
+    #[error("a thread ended in a panic while {0}")]
+    Panicked(&'static str),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] crate::registry::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// A document of an image.
+    #[error(transparent)]
+    Image(#[from] crate::image::Error),
+    /// A layer.
+    #[error(transparent)]
+    Layer(#[from] crate::layer::Error),
+    /// The union of an image and its changes.
+    #[error(transparent)]
+    Overlay(#[from] crate::overlay::Error),
+    /// The mount.
+    #[error(transparent)]
+    Mount(#[from] crate::fuse::Error),
+    /// A system call.
+    #[error(transparent)]
+    Sys(#[from] crate::sys::Error),
+}
+
+impl From<io::Error> for Error {
+    /// Finds the error of a room that a reader has carried through the standard library.
+    fn from(error: io::Error) -> Self {
+        let error = match error.downcast::<crate::registry::Error>() {
+            Ok(error) => return Self::Registry(error),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<crate::layer::Error>() {
+            Ok(error) => return Self::from(error),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<crate::store::Error>() {
+            Ok(error) => return Self::Store(error),
+            Err(error) => error,
+        };
+        match error.downcast::<crate::overlay::Error>() {
+            Ok(error) => Self::Overlay(error),
+            Err(source) => Self::Layer(crate::layer::Error::Io(source)),
+        }
+    }
+}
+
+impl Error {
+    /// Returns the error of a layer that was being unpacked. What broke on the way there is told
+    /// instead of the broken unpacking.
+    pub(crate) fn unpacking(blob: String, source: crate::layer::Error) -> Self {
+        match source {
+            crate::layer::Error::Io(error) => match Self::from(error) {
+                Self::Layer(source) => Self::Unpack { blob, source },
+                other => other,
+            },
+            source => Self::Unpack { blob, source },
+        }
+    }
+}
+
+/// Gives an I/O error the action and the file that it was met with.
+pub(crate) fn io_error(
+    action: &'static str,
+    path: impl Into<String>,
+) -> impl FnOnce(io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { action, path, source }
+}

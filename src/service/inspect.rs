@@ -1,0 +1,129 @@
+//! Everything that is known of an image or a container.
+
+use crate::digest::Digest;
+use crate::image::ImageConfig;
+use crate::service::containers::default_command;
+use crate::service::error::{Error, Result};
+use crate::service::{ContainerStatus, Strata};
+use crate::store::{Container, Image, RefName};
+
+/// What an id or name leads to.
+#[derive(Clone, Debug)]
+pub enum Details {
+    /// An image.
+    Image(Box<ImageDetails>),
+    /// A container.
+    Container(Box<ContainerDetails>),
+}
+
+/// An image.
+#[derive(Clone, Debug)]
+pub struct ImageDetails {
+    /// Its id.
+    pub id: Digest,
+    /// Digest of its manifest.
+    pub manifest: Digest,
+    /// Media type of its manifest.
+    pub media_type: Option<String>,
+    /// Size of its manifest in bytes.
+    pub manifest_size: u64,
+    /// Names with tags, as docker prints them.
+    pub tags: Vec<String>,
+    /// Names with digests.
+    pub digests: Vec<String>,
+    /// Its configuration.
+    pub config: ImageConfig,
+    /// Size of all files of its layers in bytes.
+    pub size: u64,
+    /// When a name was last given to it.
+    pub tagged: Option<jiff::Timestamp>,
+}
+
+/// A container.
+#[derive(Clone, Debug)]
+pub struct ContainerDetails {
+    /// The container.
+    pub container: Container,
+    /// The id of its image.
+    pub image: Digest,
+    /// The configuration of its image.
+    pub config: ImageConfig,
+    /// What it would run.
+    pub command: Vec<String>,
+    /// Whether it is mounted.
+    pub status: ContainerStatus,
+    /// Its writable layer.
+    pub upper: std::path::PathBuf,
+    /// The directory beside it in which changes are prepared.
+    pub work: std::path::PathBuf,
+    /// What the process that serves it has to say.
+    pub log: std::path::PathBuf,
+}
+
+impl Strata {
+    /// Returns what is known of a container or an image.
+    pub fn inspect(&self, text: &str) -> Result<Details> {
+        match self.inspect_container_only(text) {
+            Ok(details) => Ok(Details::Container(Box::new(details))),
+            Err(Error::NoContainer(_)) => match self.inspect_image(text) {
+                Ok(details) => Ok(Details::Image(Box::new(details))),
+                Err(Error::NoImage(_)) => Err(Error::NoObject(text.to_owned())),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns what is known of an image.
+    pub fn inspect_image(&self, text: &str) -> Result<ImageDetails> {
+        let (image, _) = self.find_image(text)?;
+        self.image_details(image)
+    }
+
+    /// Returns what is known of a container.
+    pub fn inspect_container_only(&self, text: &str) -> Result<ContainerDetails> {
+        let container = self.find_container(text)?;
+        let image = self.store.image(container.manifest)?;
+        let command = container.command.clone().unwrap_or_else(|| default_command(&image));
+        Ok(ContainerDetails {
+            image: image.id(),
+            command,
+            status: self.status(&container.id)?,
+            upper: self.store.upper(&container.id),
+            work: self.store.work(&container.id),
+            log: self.store.mount_log(&container.id),
+            config: image.config,
+            container,
+        })
+    }
+
+    fn image_details(&self, image: Image) -> Result<ImageDetails> {
+        let (mut tags, mut digests, mut tagged) = (Vec::new(), Vec::new(), None);
+        for (name, to) in self.store.references()? {
+            let RefName::Named(reference) = name else { continue };
+            if to.manifest != image.digest {
+                continue;
+            }
+            tagged = tagged.max(Some(to.updated));
+            if reference.tag().is_some() {
+                tags.push(reference.familiar());
+            }
+            if let Some(target) = to.target {
+                digests.push(format!("{}@{target}", reference.familiar_name()));
+            }
+        }
+        digests.sort();
+        digests.dedup();
+        Ok(ImageDetails {
+            id: image.id(),
+            manifest: image.digest,
+            media_type: image.manifest.media_type.clone(),
+            manifest_size: image.manifest_bytes.len() as u64,
+            tags,
+            digests,
+            size: self.size(&image),
+            tagged,
+            config: image.config,
+        })
+    }
+}

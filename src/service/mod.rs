@@ -1,0 +1,91 @@
+//! One function per verb, and the only room that knows all the others.
+//!
+//! A verb reads here from its beginning to its end: which rooms it asks, in which order. Nothing is
+//! printed; long work tells its [`Progress`].
+
+mod background;
+mod commit;
+mod containers;
+mod diff;
+mod error;
+mod export;
+mod history;
+mod images;
+mod import;
+mod inspect;
+mod mount;
+mod names;
+mod pack;
+mod pipeline;
+mod progress;
+mod pull;
+mod push;
+mod resolve;
+mod umount;
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use crate::registry::Registry;
+use crate::store::Store;
+
+pub use crate::registry::Options as RegistryOptions;
+pub use background::{Background, Serving, runs_as_root};
+pub use commit::CommitRequest;
+pub use containers::{ContainerRow, ContainerStatus, CreateRequest};
+pub use diff::{DiffKind, DiffLine};
+pub use error::{Error, Result};
+pub use history::HistoryRow;
+pub use images::{ImageRow, Removed};
+pub use import::{ImportRequest, ImportSource};
+pub use inspect::{ContainerDetails, Details, ImageDetails};
+pub use mount::{MountRequest, Mounting};
+pub use progress::{Event, LayerState, Progress, Quiet};
+pub use pull::{PullRequest, Pulled};
+pub use push::Pushed;
+pub use umount::MountRow;
+
+/// Everything that the verbs need: the store, the registries, somebody to tell.
+#[derive(Clone)]
+pub struct Strata {
+    store: Store,
+    options: RegistryOptions,
+    registry: Arc<OnceLock<Registry>>,
+    progress: Arc<dyn Progress>,
+}
+
+impl std::fmt::Debug for Strata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Strata").field("root", &self.store.root()).finish_non_exhaustive()
+    }
+}
+
+impl Strata {
+    /// Opens the store at `root`, which is made if it is missing.
+    pub fn open(
+        root: &Path,
+        options: RegistryOptions,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Self> {
+        let store = Store::open(root)?;
+        Ok(Self { store, options, registry: Arc::default(), progress })
+    }
+
+    /// Returns the directory of the store.
+    pub fn root(&self) -> &Path {
+        self.store.root()
+    }
+
+    /// Returns the registries, contacting none.
+    fn registry(&self) -> Result<&Registry> {
+        if let Some(registry) = self.registry.get() {
+            return Ok(registry);
+        }
+        let registry = Registry::new(self.options.clone())?;
+        Ok(self.registry.get_or_init(|| registry))
+    }
+
+    fn tell(&self, event: Event) {
+        self.progress.event(event);
+    }
+}

@@ -1,0 +1,157 @@
+//! From files to a tar: what a container changes as a layer, what it shows as a whole, and a
+//! directory of the host.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::layer::{Kind, TarMeta, TarWriter, whiteout};
+use crate::overlay::{Attr, Change, ChangeKind, Ino, Item, Overlay};
+use crate::service::error::{Error, Result, io_error};
+use crate::sys::{Time, mode};
+
+/// Writes files of a union to a tar.
+pub(crate) struct Packer<'a, W: Write> {
+    tar: TarWriter<W>,
+    /// First names of files with several.
+    first_names: HashMap<Ino, Vec<u8>>,
+    /// Later times are written as this one.
+    latest: Option<Time>,
+    /// Whether names mean what a layer makes of them.
+    target: Target,
+    skipped: &'a mut dyn FnMut(String),
+}
+
+/// What a tar is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A layer: names that begin with `.wh.` stand for what is gone.
+    Layer,
+    /// A tree as it is.
+    Tree,
+}
+
+impl<'a, W: Write> Packer<'a, W> {
+    /// Returns a packer; `skipped` is told of files that a tar cannot hold and nobody misses.
+    pub(crate) fn new(
+        out: W,
+        target: Target,
+        latest: Option<Time>,
+        skipped: &'a mut dyn FnMut(String),
+    ) -> Self {
+        let tar = TarWriter::new(out);
+        Self { tar, first_names: HashMap::new(), latest, target, skipped }
+    }
+
+    /// Writes a tree, the root without a name of its own.
+    pub(crate) fn tree(&mut self, overlay: &Overlay) -> Result<()> {
+        let mut pending = vec![(Vec::new(), overlay.root())];
+        while let Some((path, item)) = pending.pop() {
+            if !path.is_empty() {
+                self.item(path.clone(), &item)?;
+            }
+            if item.attr()?.kind() == Kind::Directory {
+                let children = item.children()?;
+                pending.extend(children.into_iter().rev().map(|(name, child)| {
+                    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                    ([&path, slash, name.as_bytes()].concat(), child)
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a change as a layer has it.
+    pub(crate) fn change(&mut self, change: Change<'_>) -> Result<()> {
+        let Change { path, kind } = change;
+        match kind {
+            ChangeKind::Deleted => {
+                let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+                let (dir, name) = path.split_at(at);
+                self.marker(&[dir, whiteout::PREFIX, name].concat())
+            }
+            ChangeKind::Added(item) => self.item(path, &item),
+            // What is in it says that it is there.
+            ChangeKind::Modified { unchanged: true, .. } => Ok(()),
+            ChangeKind::Modified { item, opaque, .. } => {
+                self.item(path.clone(), &item)?;
+                if opaque {
+                    self.marker(&[&path, &b"/"[..], whiteout::OPAQUE].concat())?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes the root directory itself.
+    pub(crate) fn root(&mut self, item: &Item<'_>) -> Result<()> {
+        self.item(Vec::new(), item)
+    }
+
+    /// Ends the tar.
+    pub(crate) fn finish(self) -> Result<W> {
+        self.tar.finish().map_err(io_error("write", "the tar"))
+    }
+
+    fn marker(&mut self, path: &[u8]) -> Result<()> {
+        let time = self.latest.unwrap_or_default();
+        self.tar.marker(path, time).map_err(io_error("write", "the tar"))
+    }
+
+    fn item(&mut self, path: Vec<u8>, item: &Item<'_>) -> Result<()> {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        if self.target == Target::Layer && whiteout::is_reserved(name) {
+            return Err(Error::CannotPack {
+                path: String::from_utf8_lossy(&path).into_owned(),
+                reason: "names that begin with .wh. stand for deleted files in a layer; rename it",
+            });
+        }
+        let attr = item.attr()?;
+        if attr.kind() == Kind::Socket {
+            (self.skipped)(String::from_utf8_lossy(&path).into_owned());
+            return Ok(());
+        }
+        let mut meta = self.meta(path, &attr);
+        let shown = String::from_utf8_lossy(&meta.path).into_owned();
+        if attr.kind() != Kind::Directory && attr.nlink > 1 {
+            if let Some(first) = self.first_names.get(&attr.ino) {
+                let linked = self.tar.hard_link(&meta, first);
+                return linked.map_err(io_error("write", shown));
+            }
+            self.first_names.insert(attr.ino, meta.path.clone());
+        }
+        meta.xattrs = xattrs(item)?;
+        let written = match attr.kind() {
+            Kind::Regular => {
+                let mut content = item.open()?;
+                self.tar.file(&meta, &mut content)
+            }
+            Kind::Symlink => {
+                meta.target = item.read_link()?.as_bytes().to_vec();
+                self.tar.entry(&meta)
+            }
+            _ => self.tar.entry(&meta),
+        };
+        written.map_err(io_error("pack", shown))
+    }
+
+    fn meta(&self, path: Vec<u8>, attr: &Attr) -> TarMeta {
+        TarMeta {
+            path,
+            kind: attr.kind(),
+            mode: attr.mode & mode::PERMISSIONS,
+            uid: attr.uid,
+            gid: attr.gid,
+            mtime: self.latest.map_or(attr.mtime, |latest| attr.mtime.min(latest)),
+            device: attr.rdev,
+            target: Vec::new(),
+            xattrs: BTreeMap::new(),
+            size: if attr.kind() == Kind::Regular { attr.size } else { 0 },
+        }
+    }
+}
+
+fn xattrs(item: &Item<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let xattrs = item.xattrs()?.into_iter();
+    Ok(xattrs.map(|(name, value)| (name.as_bytes().to_vec(), value)).collect())
+}

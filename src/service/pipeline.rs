@@ -1,0 +1,154 @@
+//! Doing the two halves of a job at once: a thread that reads ahead, a thread that takes turns.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::Scope;
+
+/// Bytes handed over at once.
+const CHUNK: usize = 256 * 1024;
+/// Chunks that lie between the two.
+const AHEAD: usize = 4;
+
+/// Reads what another thread reads ahead.
+pub(crate) struct ReadAhead {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    current: Vec<u8>,
+    at: usize,
+}
+
+impl ReadAhead {
+    /// Begins to read `reader` in a thread of `scope`. When this is dropped, the thread ends.
+    pub(crate) fn new<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        mut reader: impl Read + Send + 'scope,
+    ) -> Self {
+        let (sender, chunks) = sync_channel(AHEAD);
+        scope.spawn(move || {
+            loop {
+                let mut chunk = vec![0; CHUNK];
+                let read = fill(&mut reader, &mut chunk).map(|len| {
+                    chunk.truncate(len);
+                    chunk
+                });
+                let last = !matches!(&read, Ok(chunk) if !chunk.is_empty());
+                // Nobody listens any more when the other half has failed.
+                if sender.send(read).is_err() || last {
+                    return;
+                }
+            }
+        });
+        Self { chunks, current: Vec::new(), at: 0 }
+    }
+}
+
+fn fill(reader: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match reader.read(&mut chunk[filled..]) {
+            Ok(0) => break,
+            Ok(len) => filled += len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+impl Read for ReadAhead {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.current.len() {
+            self.at = 0;
+            self.current = match self.chunks.recv() {
+                Ok(chunk) => chunk?,
+                // The end was handed over before.
+                Err(_) => Vec::new(),
+            };
+        }
+        let rest = &self.current[self.at..];
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        self.at += len;
+        Ok(len)
+    }
+}
+
+/// Runs `work` on every item, a few at once, and returns the results in order. The first error
+/// stops what has not begun.
+pub(crate) fn in_parallel<T: Sync, R: Send, E: Send>(
+    items: &[T],
+    at_once: usize,
+    work: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let results: Vec<_> = items.iter().map(|_| parking_lot::Mutex::new(None)).collect();
+    let failed = parking_lot::Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.min(items.len()) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { return };
+                    match work(item) {
+                        Ok(result) => *results[at].lock() = Some(result),
+                        Err(error) => {
+                            failed.lock().get_or_insert(error);
+                            next.store(items.len(), std::sync::atomic::Ordering::Relaxed);
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    match failed.into_inner() {
+        Some(error) => Err(error),
+        None => Ok(results.into_iter().filter_map(parking_lot::Mutex::into_inner).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_ahead_is_what_was_read() {
+        let bytes: Vec<u8> = (0..=250).cycle().take(3 * CHUNK + 7).collect();
+        let mut found = Vec::new();
+        std::thread::scope(|scope| {
+            ReadAhead::new(scope, &bytes[..]).read_to_end(&mut found).unwrap();
+        });
+        assert_eq!(found, bytes);
+    }
+
+    #[test]
+    fn an_error_of_the_reader_arrives_behind_what_it_read() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("broken"))
+            }
+        }
+        std::thread::scope(|scope| {
+            let mut text = String::new();
+            let mut reader = ReadAhead::new(scope, b"text".chain(Broken));
+            assert_eq!(reader.read_to_string(&mut text).unwrap_err().to_string(), "broken");
+        });
+    }
+
+    #[test]
+    fn a_reader_that_is_given_up_does_not_hang() {
+        std::thread::scope(|scope| {
+            drop(ReadAhead::new(scope, io::repeat(1)));
+        });
+    }
+
+    #[test]
+    fn work_in_parallel_keeps_its_order_and_its_first_error() {
+        let items: Vec<u32> = (0..100).collect();
+        let doubled = in_parallel(&items, 4, |item| Ok::<_, String>(item * 2)).unwrap();
+        assert_eq!(doubled, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+        let failed = in_parallel(&items, 4, |item| if *item == 7 { Err("seven") } else { Ok(()) });
+        assert_eq!(failed, Err("seven"));
+        assert_eq!(in_parallel(&[] as &[u32], 4, |_| Ok::<_, ()>(())), Ok(vec![]));
+    }
+}

@@ -1,0 +1,83 @@
+//! What long work tells while it goes on.
+//!
+//! The service never prints: it says what happens, and whoever asked for it decides what a person
+//! sees.
+
+use crate::digest::Digest;
+
+/// Something that happens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A pull begins: which tag or digest, of which repository, as docker prints them.
+    PullingFrom {
+        /// Tag or digest.
+        tag: String,
+        /// Repository.
+        repository: String,
+    },
+    /// A layer changes its state.
+    Layer {
+        /// The blob when it is pulled, the layer when it is pushed.
+        id: Digest,
+        /// What is known of it now.
+        state: LayerState,
+    },
+    /// Something did not go as it was asked for, and went on nevertheless.
+    Warning(String),
+}
+
+/// What happens to a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayerState {
+    /// It will be pulled.
+    Queued,
+    /// It is here.
+    AlreadyExists,
+    /// Bytes arrive.
+    Downloading {
+        /// How many are here.
+        done: u64,
+        /// How many there are.
+        total: u64,
+    },
+    /// All bytes are here and are the right ones.
+    Downloaded,
+    /// It is in the store.
+    Pulled,
+    /// It will be pushed.
+    Preparing,
+    /// It is being compressed, because no registry is known to have it.
+    Compressing {
+        /// How many bytes are done.
+        done: u64,
+        /// How many there are.
+        total: u64,
+    },
+    /// Bytes go out.
+    Pushing {
+        /// How many are there.
+        done: u64,
+        /// How many there are.
+        total: u64,
+    },
+    /// It is in the registry.
+    Pushed,
+    /// It was in the registry.
+    AlreadyPushed,
+    /// The registry has taken it from another of its repositories.
+    MountedFrom(String),
+}
+
+/// Is told what happens, from several threads.
+pub trait Progress: Send + Sync {
+    /// Takes an event.
+    fn event(&self, event: Event);
+}
+
+/// Tells nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn event(&self, _: Event) {}
+}

@@ -1,0 +1,324 @@
+//! Pulling: from a registry to the store.
+//!
+//! Resolve the reference → fetch the manifest and the configuration → for each layer, several at
+//! once: fetch → hash while decompressing → unpack into staging → make durable → publish → merge the
+//! chain → set the reference. Nothing is visible by name before all of it is there.
+
+use std::io::{self, BufReader, Read};
+
+use crate::digest::{DiffId, Digest, HashingReader};
+use crate::image::{
+    CONFIG_LIMIT_BYTES, Compression, Descriptor, ImageConfig, Manifest, Parsed, Platform,
+    Reference, layer_compression, select,
+};
+use crate::layer::{Compressed, Unpacked, unpack};
+use crate::registry::RawManifest;
+use crate::service::error::{Error, Result};
+use crate::service::pipeline::{ReadAhead, in_parallel};
+use crate::service::{Event, LayerState, Strata};
+use crate::store::{Claim, Download, Ref, RefName, Stage, read_limited};
+
+/// How many layers are fetched at once.
+const LAYERS_AT_ONCE: usize = 3;
+/// Bytes taken from the network at once.
+const READ_BYTES: usize = 128 * 1024;
+
+/// What to pull.
+#[derive(Clone, Debug)]
+pub struct PullRequest {
+    /// The image: with a tag, a digest, or neither.
+    pub reference: Reference,
+    /// For which platform; this machine's if it is not said.
+    pub platform: Option<Platform>,
+}
+
+/// An image that was pulled.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The name, with a tag or digest.
+    pub reference: Reference,
+    /// What the registry has under the name.
+    pub digest: Digest,
+    /// Whether the name leads to another image than before.
+    pub newer: bool,
+}
+
+/// The documents of an image, checked against their digests.
+struct Documents {
+    target: RawManifest,
+    manifest_digest: Digest,
+    manifest_bytes: Vec<u8>,
+    manifest: Manifest,
+    config_bytes: Vec<u8>,
+    config: ImageConfig,
+}
+
+impl Strata {
+    /// Pulls all tags of a repository, one after the other.
+    pub fn pull_all(&self, request: &PullRequest) -> Result<Vec<Pulled>> {
+        let tags = self.registry()?.tags(&request.reference)?;
+        let mut pulled = Vec::new();
+        for tag in tags {
+            let reference = request.reference.with_tag(&tag)?;
+            pulled.push(self.pull(&PullRequest { reference, ..request.clone() })?);
+        }
+        Ok(pulled)
+    }
+
+    /// Pulls an image.
+    pub fn pull(&self, request: &PullRequest) -> Result<Pulled> {
+        let reference = request.reference.tag_or_latest();
+        self.store.sweep()?;
+        let target = self.registry()?.resolve(&reference)?;
+        self.tell(Event::PullingFrom {
+            tag: tag_text(&reference),
+            repository: reference.path().to_owned(),
+        });
+        let documents = self.fetch_documents(&reference, target, request.platform.as_ref())?;
+        let digest = documents.target.digest;
+        let mut stage = self.store.stage()?;
+        stage.claim(Claim::Image(documents.manifest_digest))?;
+        self.fetch_layers(&reference, &documents, &mut stage)?;
+        let newer = self.publish(&reference, &documents, &mut stage)?;
+        Ok(Pulled { reference, digest, newer })
+    }
+
+    fn fetch_documents(
+        &self,
+        reference: &Reference,
+        target: RawManifest,
+        platform: Option<&Platform>,
+    ) -> Result<Documents> {
+        let (manifest_digest, manifest_bytes, manifest) =
+            match Parsed::parse(&target.bytes, target.media_type.as_deref())? {
+                Parsed::Manifest(manifest) => (target.digest, target.bytes.clone(), manifest),
+                Parsed::Index(index) => {
+                    let wanted = platform.cloned().unwrap_or_else(Platform::host);
+                    let chosen = select(&index, &wanted)
+                        .ok_or_else(|| Error::NoPlatform(wanted.to_string()))?;
+                    let raw = self.registry()?.manifest(reference, chosen.digest)?;
+                    match Parsed::parse(&raw.bytes, raw.media_type.as_deref())? {
+                        Parsed::Manifest(manifest) => (raw.digest, raw.bytes, manifest),
+                        Parsed::Index(_) => {
+                            return Err(Error::NestedIndex(chosen.digest.to_string()));
+                        }
+                    }
+                }
+            };
+        manifest.check_is_image()?;
+        let config_bytes = self.fetch_config(reference, &manifest.config)?;
+        let config = ImageConfig::parse(&config_bytes)?;
+        config.check_layers(&manifest)?;
+        if let Some(wanted) = platform
+            && !wanted.matches(&config.platform())
+        {
+            return Err(Error::OtherPlatform {
+                reference: reference.familiar(),
+                wanted: wanted.to_string(),
+                actual: config.platform().to_string(),
+            });
+        }
+        Ok(Documents { target, manifest_digest, manifest_bytes, manifest, config_bytes, config })
+    }
+
+    fn fetch_config(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        // Pulled again, most images are the same.
+        if let Ok(bytes) = self.store.blob(descriptor.digest) {
+            return Ok(bytes);
+        }
+        let reader = self.registry()?.blob(reference, descriptor, 0)?;
+        let bytes = read_limited(reader, CONFIG_LIMIT_BYTES)?;
+        check_digest("image configuration", descriptor.digest, Digest::of(&bytes))?;
+        Ok(bytes)
+    }
+
+    fn fetch_layers(
+        &self,
+        reference: &Reference,
+        documents: &Documents,
+        stage: &mut Stage,
+    ) -> Result<()> {
+        let mut missing: Vec<(&Descriptor, DiffId)> = Vec::new();
+        let repository = reference.repository();
+        for (blob, layer) in documents.manifest.layers.iter().zip(&documents.config.rootfs.diff_ids)
+        {
+            stage.claim(Claim::Layer(layer.0))?;
+            if self.store.has_layer(*layer) {
+                self.layer(blob, LayerState::AlreadyExists);
+                let form = (blob.digest, blob.size, blob.media_type.as_str());
+                self.store.add_source(*layer, form, &repository)?;
+            } else if !missing.iter().any(|(_, other)| other == layer) {
+                self.layer(blob, LayerState::Queued);
+                missing.push((blob, *layer));
+            }
+        }
+        in_parallel(&missing, LAYERS_AT_ONCE, |(blob, layer)| {
+            self.fetch_layer(reference, blob, *layer)?;
+            let form = (blob.digest, blob.size, blob.media_type.as_str());
+            self.store.add_source(*layer, form, &repository)?;
+            self.layer(blob, LayerState::Pulled);
+            Ok::<_, Error>(())
+        })?;
+        Ok(())
+    }
+
+    /// Fetches one layer. What an interrupted pull has left of it is used; if that turns out to be
+    /// damaged, once more from the beginning.
+    fn fetch_layer(&self, reference: &Reference, blob: &Descriptor, layer: DiffId) -> Result<()> {
+        let mut download = self.store.download(blob.digest, blob.size)?;
+        let resumed = download.len_bytes() > 0;
+        match self.unpack_layer(reference, blob, layer, &mut download) {
+            Err(Error::WrongDigest { .. } | Error::Unpack { .. }) if resumed => {
+                download.clear()?;
+                self.unpack_layer(reference, blob, layer, &mut download)?;
+            }
+            result => result?,
+        }
+        Ok(())
+    }
+
+    fn unpack_layer(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        layer: DiffId,
+        download: &mut Download,
+    ) -> Result<()> {
+        let mut stage = self.store.stage()?;
+        let result = self.unpack_blob(reference, blob, layer, (&mut *download, &mut stage));
+        if matches!(result, Err(Error::WrongDigest { .. } | Error::Unpack { .. })) {
+            download.clear()?;
+        }
+        let unpacked = result?;
+        // What was downloaded is in the staged layer now and need not reach the disk.
+        download.clear()?;
+        if unpacked.diff_id != layer {
+            let (expected, actual) = (layer, unpacked.diff_id);
+            return Err(Error::WrongLayer { blob: blob.digest.to_string(), expected, actual });
+        }
+        Ok(stage.publish_layer(&unpacked)?)
+    }
+
+    /// Streams a blob through its checks into staging: one thread fetches, hashes and inflates, one
+    /// hashes and unpacks.
+    fn unpack_blob(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        layer: DiffId,
+        (download, stage): (&mut Download, &mut Stage),
+    ) -> Result<Unpacked> {
+        stage.claim(Claim::Layer(layer.0))?;
+        let compressed = compressed(layer_compression(&blob.media_type)?);
+        let offset = download.len_bytes();
+        let network: Box<dyn Read + Send> = if offset < blob.size {
+            Box::new(self.registry()?.blob(reference, blob, offset)?)
+        } else {
+            Box::new(io::empty())
+        };
+        let tell = |done| self.layer(blob, LayerState::Downloading { done, total: blob.size });
+        let counted = Counted { reader: download.reader(network)?, done: 0, told: 0, tell };
+        let mut hashing = HashingReader::new(counted);
+        let files = stage.layer_files()?;
+        let unpacked = std::thread::scope(|scope| {
+            let decoder = compressed.decoder(BufReader::with_capacity(READ_BYTES, &mut hashing))?;
+            unpack(ReadAhead::new(scope, decoder), files, stage)
+        });
+        if unpacked.as_ref().is_ok() || unpacked.as_ref().is_err_and(is_garbage) {
+            // That the bytes are not the right ones says more than what is wrong with them.
+            io::copy(&mut hashing, &mut io::sink())?;
+            check_digest(&format!("layer {}", blob.digest), blob.digest, hashing.finish().0)?;
+        }
+        let unpacked =
+            unpacked.map_err(|error| Error::unpacking(blob.digest.to_string(), error))?;
+        self.layer(blob, LayerState::Downloaded);
+        Ok(unpacked)
+    }
+
+    /// Puts the documents into the store, then the name. Tells whether the name led elsewhere.
+    fn publish(
+        &self,
+        reference: &Reference,
+        documents: &Documents,
+        stage: &mut Stage,
+    ) -> Result<bool> {
+        stage.publish_chain(&documents.config.rootfs.diff_ids)?;
+        stage.publish_blob(&documents.config_bytes)?;
+        stage.publish_blob(&documents.manifest_bytes)?;
+        stage.publish_blob(&documents.target.bytes)?;
+        let name = RefName::Named(reference.clone());
+        let before = self.store.reference(&name)?;
+        let to = Ref {
+            manifest: documents.manifest_digest,
+            target: Some(documents.target.digest),
+            updated: jiff::Timestamp::now(),
+        };
+        self.store.set_reference(&name, &to)?;
+        Ok(before.is_none_or(|before| before.manifest != to.manifest))
+    }
+
+    fn layer(&self, blob: &Descriptor, state: LayerState) {
+        self.tell(Event::Layer { id: blob.digest, state });
+    }
+}
+
+/// Returns how a blob of this compression is undone.
+pub(crate) const fn compressed(compression: Compression) -> Compressed {
+    match compression {
+        Compression::None => Compressed::Not,
+        Compression::Gzip => Compressed::Gzip,
+        Compression::Zstd => Compressed::Zstd,
+    }
+}
+
+pub(crate) fn check_digest(what: &str, expected: Digest, actual: Digest) -> Result<()> {
+    if expected == actual {
+        return Ok(());
+    }
+    Err(Error::WrongDigest {
+        what: what.to_owned(),
+        expected: expected.to_string(),
+        actual: actual.to_string(),
+    })
+}
+
+fn tag_text(reference: &Reference) -> String {
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.unwrap_or_default().to_owned(),
+    }
+}
+
+/// Tells whether an error may come from bytes that are not the right ones.
+fn is_garbage(error: &crate::layer::Error) -> bool {
+    match error {
+        crate::layer::Error::Tar { .. } => true,
+        crate::layer::Error::Io(error) => error.get_ref().is_none_or(|inner| {
+            !inner.is::<crate::registry::Error>() && !inner.is::<crate::store::Error>()
+        }),
+        _ => false,
+    }
+}
+
+/// Counts what is read, and tells in steps.
+struct Counted<R, F> {
+    reader: R,
+    done: u64,
+    told: u64,
+    tell: F,
+}
+
+/// Bytes between two tellings.
+const TELL_EVERY: u64 = 256 * 1024;
+
+impl<R: Read, F: Fn(u64)> Read for Counted<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.reader.read(buffer)?;
+        self.done += len as u64;
+        if self.done - self.told >= TELL_EVERY {
+            self.told = self.done;
+            (self.tell)(self.done);
+        }
+        Ok(len)
+    }
+}

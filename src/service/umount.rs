@@ -1,0 +1,234 @@
+//! Unmounting, and what is mounted.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::service::error::{Error, Result};
+use crate::service::mount::absolute;
+use crate::service::{ContainerStatus, Strata};
+use crate::store::{Container, ContainerLock, MountState, Mounted};
+use crate::sys::{self, Errno, Unmount};
+
+/// How long the process that served a mount may take to end.
+const END_WITHIN: Duration = Duration::from_secs(30);
+/// How often it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Whether to wait until the process that served a mount has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Until the writable layer is free.
+    ForEnd,
+    /// The mount may be in use for as long as somebody likes.
+    No,
+}
+
+/// A mount.
+#[derive(Clone, Debug)]
+pub struct MountRow {
+    /// The container.
+    pub container: String,
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Where, by whom, since when.
+    pub state: MountState,
+    /// Whether the process that serves it lives.
+    pub alive: bool,
+}
+
+impl Strata {
+    /// Returns what is mounted.
+    pub fn mounts(&self) -> Result<Vec<MountRow>> {
+        let mut mounts = Vec::new();
+        for row in self.containers()? {
+            let (state, alive) = match row.status {
+                ContainerStatus::Created => continue,
+                ContainerStatus::Mounted(state) => (state, true),
+                ContainerStatus::Dead(state) => (state, false),
+            };
+            mounts.push(MountRow {
+                container: row.id,
+                name: row.name,
+                image: row.image,
+                state,
+                alive,
+            });
+        }
+        Ok(mounts)
+    }
+
+    /// Unmounts a container, or what is mounted at a path; when this returns, the process that
+    /// served it has ended and the writable layer is free.
+    ///
+    /// A lazy one is taken out of the tree even if it is in use.
+    pub fn umount(&self, what: &str, lazy: bool) -> Result<()> {
+        let how = if lazy { Unmount::Detach } else { Unmount::IfUnused };
+        let wait = if lazy { Wait::No } else { Wait::ForEnd };
+        let container = match self.mounted_at(Path::new(what))? {
+            Some(container) => container,
+            None => match self.find_container(what) {
+                Ok(container) => container,
+                Err(Error::NoContainer(_)) => return self.umount_unknown(what, how),
+                Err(error) => return Err(error),
+            },
+        };
+        self.unmount_container(&container, how, wait)
+    }
+
+    pub(crate) fn unmount_container(
+        &self,
+        container: &Container,
+        how: Unmount,
+        wait: Wait,
+    ) -> Result<()> {
+        match self.store.mounted(&container.id)? {
+            Mounted::No => Err(Error::NotMounted(container.name.clone())),
+            Mounted::Alive(state) => {
+                unmount(&state.target, how)?;
+                match wait {
+                    Wait::ForEnd => self.wait_for_end(container, &state),
+                    Wait::No => Ok(()),
+                }
+            }
+            Mounted::Dead(state) => {
+                let lock = self.store.lock_container(&container.id)?;
+                self.clear_dead(container, &state, &lock)?;
+                if container.ephemeral {
+                    self.store.remove_container(&container.id, &lock)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the mount of a dead process out of the way, and forgets it.
+    pub(crate) fn clear_dead(
+        &self,
+        container: &Container,
+        state: &MountState,
+        lock: &ContainerLock,
+    ) -> Result<()> {
+        if is_dead_mount(&state.target) {
+            match sys::unmount(&state.target, Unmount::Detach) {
+                // Somebody was quicker.
+                Err(error) if error.errno() == Errno::EINVAL => {}
+                other => other?,
+            }
+        }
+        Ok(self.store.clear_mounted(&container.id, lock)?)
+    }
+
+    /// Returns the container that is mounted at a path.
+    fn mounted_at(&self, path: &Path) -> Result<Option<Container>> {
+        let Ok(target) = absolute(path) else { return Ok(None) };
+        for row in self.mounts()? {
+            if row.state.target == target {
+                return Ok(self.store.container(&row.container)?);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Unmounts a mount of ours that no container knows of.
+    fn umount_unknown(&self, what: &str, how: Unmount) -> Result<()> {
+        let not_mounted = || Error::NotMounted(what.to_owned());
+        let target = absolute(Path::new(what)).map_err(|_| not_mounted())?;
+        if !is_ours(&target) {
+            return Err(not_mounted());
+        }
+        unmount(&target, how)
+    }
+
+    fn wait_for_end(&self, container: &Container, state: &MountState) -> Result<()> {
+        let deadline = Instant::now() + END_WITHIN;
+        while Instant::now() < deadline {
+            match self.store.mounted(&container.id)? {
+                Mounted::No => match self.store.lock_container(&container.id) {
+                    Ok(_lock) => return Ok(()),
+                    // It has forgotten the mount and is about to end; or is gone with its mount.
+                    Err(crate::store::Error::Io { .. }) => return Ok(()),
+                    Err(_) => {}
+                },
+                // It was killed while it ended.
+                Mounted::Dead(_) => {
+                    return self.unmount_container(container, Unmount::Detach, Wait::No);
+                }
+                Mounted::Alive(_) => {}
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Err(Error::StillServing {
+            pid: state.pid,
+            target: state.target.clone(),
+            log: self.store.mount_log(&container.id),
+        })
+    }
+}
+
+fn unmount(target: &Path, how: Unmount) -> Result<()> {
+    match sys::unmount(target, how) {
+        Err(error) if error.errno() == Errno::EBUSY => {
+            Err(Error::MountBusy { target: target.to_owned() })
+        }
+        // It was unmounted already; its process is about to end.
+        Err(error) if error.errno() == Errno::EINVAL => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Tells whether a path is a mount whose server has died.
+fn is_dead_mount(target: &Path) -> bool {
+    match std::fs::metadata(target) {
+        Err(error) => error.raw_os_error() == Some(Errno::ENOTCONN as i32),
+        Ok(_) => false,
+    }
+}
+
+/// Tells whether a mount of ours is at a path.
+fn is_ours(target: &Path) -> bool {
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
+    mounts.lines().any(|line| {
+        // proc_pid_mountinfo(5): the mount point is the fifth field, the type follows ` - `.
+        let point = line.split(' ').nth(4).map(unescape);
+        let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
+        point.as_deref() == Some(target) && kind == Some("fuse.strata")
+    })
+}
+
+/// Undoes the octal escapes of a path in mountinfo.
+fn unescape(text: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match (first, code) {
+            (b'\\', Some(code)) => {
+                bytes.push(code);
+                rest = &after[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_of_mount_points_are_undone() {
+        for (text, path) in
+            [("/mnt", "/mnt"), (r"/a\040b", "/a b"), (r"/a\134b", r"/a\b"), (r"/x\04", r"/x\04")]
+        {
+            assert_eq!(unescape(text), Path::new(path), "{text}");
+        }
+    }
+}
