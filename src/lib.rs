@@ -4,6 +4,7 @@
 //! needed, any number of layers. The rooms, in reading order; `ARCHITECTURE.md` says who may know
 //! whom, and `tidy` holds the code to it.
 //!
+//! - [`cli`]: what the user types and sees
 //! - [`service`]: one function per verb; the only room that knows all the others
 //! - [`registry`]: the OCI distribution protocol
 //! - [`store`]: sha256-addressed bytes and trees on disk
@@ -14,6 +15,7 @@
 //! - [`digest`]: sha256 names
 //! - [`sys`]: system calls; the only unsafe code
 
+pub mod cli;
 pub mod digest;
 pub mod fuse;
 pub mod image;
@@ -23,3 +25,5 @@ pub mod registry;
 pub mod service;
 pub mod store;
 pub mod sys;
+#[cfg(test)]
+mod tidy;

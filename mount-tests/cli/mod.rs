@@ -1,0 +1,3 @@
+//! The commands, as a person types them.
+
+mod refusal;

@@ -1,0 +1,172 @@
+//! Where a file can be when an operation meets it.
+//!
+//! [`everywhere`] runs a test with its files in the lower layer, in the upper one, and in both, as
+//! root and as an ordinary user; and in a plain directory, so that a test that asks what no file
+//! system does is found out. Afterwards the mount is made again, and must show the same.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::common::{Session, Tree, Who, differences, tree_of};
+
+/// Where the files of a test are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Layer {
+    /// In the image.
+    Lower,
+    /// Made in the mount.
+    Upper,
+    /// In the image, and changed in the mount.
+    Both,
+    /// In a directory of the machine: no mount at all.
+    Plain,
+}
+
+/// What a test gets: a folder with these in it.
+///
+/// ```text
+/// file      "content\n", mode 0644
+/// large     1 MiB of numbered lines, mode 0644
+/// hard      another name of file
+/// link      a symbolic link to file
+/// dir/      with child ("child\n") and sub/grandchild ("grandchild\n")
+/// empty/    nothing
+/// ```
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) layer: Layer,
+    pub(crate) who: Who,
+    root: PathBuf,
+}
+
+impl Place {
+    /// Returns the path of a name in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Returns the names in a folder, sorted.
+    pub(crate) fn names(&self, dir: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(dir)).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into()).collect();
+        names.sort();
+        names
+    }
+
+    /// Returns the content of a file, as text.
+    #[track_caller]
+    pub(crate) fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Returns the attributes of a name itself.
+    #[track_caller]
+    pub(crate) fn stat(&self, name: &str) -> fs::Metadata {
+        fs::symlink_metadata(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Whether the user may change owners: elsewhere root, in a mount its owner. (The kernel lets
+    /// nobody but root make devices, in any file system.)
+    pub(crate) fn may_chown(&self) -> bool {
+        self.who == Who::Root || self.layer != Layer::Plain
+    }
+}
+
+/// Returns what the file `large` holds.
+pub(crate) fn large() -> Vec<u8> {
+    (0..65_536).flat_map(|number| format!("{number:015}\n").into_bytes()).collect()
+}
+
+/// Makes what is in a [`Place`].
+fn fill(root: &Path) {
+    fs::create_dir_all(root.join("dir/sub")).unwrap();
+    fs::create_dir(root.join("empty")).unwrap();
+    fs::write(root.join("file"), "content\n").unwrap();
+    fs::write(root.join("large"), large()).unwrap();
+    fs::write(root.join("dir/child"), "child\n").unwrap();
+    fs::write(root.join("dir/sub/grandchild"), "grandchild\n").unwrap();
+    fs::hard_link(root.join("file"), root.join("hard")).unwrap();
+    symlink("file", root.join("link")).unwrap();
+    for name in ["file", "large", "dir/child", "dir/sub/grandchild"] {
+        fs::set_permissions(root.join(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    for name in ["dir", "dir/sub", "empty"] {
+        fs::set_permissions(root.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+/// Brings everything up, without changing what is seen but times.
+fn touch(root: &Path) {
+    for name in ["file", "large", "dir/child", "dir/sub/grandchild"] {
+        let content = fs::read(root.join(name)).unwrap();
+        fs::write(root.join(name), content).unwrap();
+    }
+    for name in ["dir", "dir/sub", "empty"] {
+        fs::write(root.join(name).join("passing"), "").unwrap();
+        fs::remove_file(root.join(name).join("passing")).unwrap();
+    }
+    fs::hard_link(root.join("link"), root.join("passing")).unwrap();
+    fs::remove_file(root.join("passing")).unwrap();
+}
+
+/// Runs a test with its files wherever they can be.
+pub(crate) fn everywhere(test: impl Fn(&Place) + Sync) {
+    for who in [Who::Root, Who::User] {
+        for layer in [Layer::Plain, Layer::Lower, Layer::Upper, Layer::Both] {
+            eprintln!("as {who:?}, files in {layer:?}");
+            run_in(who, layer, &test);
+        }
+    }
+}
+
+fn run_in(who: Who, layer: Layer, test: &(impl Fn(&Place) + Sync)) {
+    let session = Session::new(who);
+    let dir = session.dir("place");
+    if layer == Layer::Plain {
+        who.act(|| {
+            fill(&dir);
+            test(&Place { layer, who, root: dir.clone() });
+        });
+        return;
+    }
+    let image = session.dir("image");
+    who.act(|| {
+        fs::create_dir(image.join("root")).unwrap();
+        if layer != Layer::Upper {
+            fill(&image.join("root"));
+        }
+    });
+    session.run(&["import", image.to_str().unwrap(), "test/image"]);
+    session.run(&["create", "--name", "test", "test/image"]);
+    let target = dir.to_str().unwrap();
+    session.run(&["mount", "test", target]);
+    let root = dir.join("root");
+    let before = who.act(|| {
+        match layer {
+            Layer::Upper => fill(&root),
+            Layer::Both => touch(&root),
+            Layer::Lower | Layer::Plain => {}
+        }
+        test(&Place { layer, who, root: root.clone() });
+        seen(&dir)
+    });
+    session.run(&["umount", target]);
+    session.run(&["mount", "test", target]);
+    let after = who.act(|| seen(&dir));
+    assert_eq!(differences(&before, &after), Vec::<String>::new(), "after a remount");
+    session.run(&["umount", target]);
+}
+
+/// Describes a tree, inode numbers included.
+fn seen(root: &Path) -> Tree {
+    let mut tree = tree_of(root);
+    for (name, line) in &mut tree {
+        if !name.contains('\\') {
+            let metadata = fs::symlink_metadata(root.join(&name[1..])).unwrap();
+            line.push_str(&format!(" ino {}", metadata.ino()));
+        }
+    }
+    tree
+}

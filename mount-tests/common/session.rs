@@ -1,0 +1,120 @@
+//! A store, a folder to work in, and what is mounted there.
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::common::Who;
+use crate::common::program::Program;
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A temporary folder with a store in it; at its end nothing is mounted below it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) who: Who,
+    program: Program,
+    folder: tempfile::TempDir,
+}
+
+impl Session {
+    pub(crate) fn new(who: Who) -> Self {
+        let folder = tempfile::Builder::new().prefix("strata-test-").tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(who.id()), Some(who.id())).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Self { who, program: Program::of(who), folder }
+    }
+
+    /// Returns the path of a file in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Makes a folder that its user owns.
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(self.who.id()), Some(self.who.id())).unwrap();
+        path
+    }
+
+    /// Returns the program, to be run as the session's user on the session's store.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(self.program.path());
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.folder.path())
+            .env("STRATA_ROOT", self.path("store"))
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null());
+        self.who.run(&mut command);
+        command
+    }
+
+    /// Runs the program, whatever comes of it.
+    pub(crate) fn try_run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
+        run(&mut self.command(arguments))
+    }
+
+    /// Runs the program and returns what it wrote to standard output.
+    #[track_caller]
+    pub(crate) fn run<S: AsRef<OsStr> + std::fmt::Debug>(&self, arguments: &[S]) -> String {
+        let output = self.try_run(arguments);
+        assert_eq!(output.code, 0, "strata {arguments:?}: {}", output.stderr);
+        output.stdout
+    }
+
+    /// Runs the program, which must refuse, and returns what it said on standard error.
+    #[track_caller]
+    pub(crate) fn refused<S: AsRef<OsStr> + std::fmt::Debug>(&self, arguments: &[S]) -> String {
+        let output = self.try_run(arguments);
+        assert_ne!(output.code, 0, "strata {arguments:?} did it: {}", output.stdout);
+        output.stderr
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Each unmount ends its server. What is mounted last goes first.
+        for target in mounts_below(self.folder.path()).iter().rev() {
+            unmount(target);
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Returns what is mounted below a folder, in the order of mounting.
+pub(crate) fn mounts_below(folder: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let targets = text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    targets.filter(|target| target.starts_with(folder)).collect()
+}
+
+#[allow(unsafe_code, reason = "the standard library cannot unmount")]
+fn unmount(target: &Path) {
+    let path = CString::new(target.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the path is a string that ends with a zero.
+    if unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } != 0 {
+        eprintln!("{} stays mounted: {}", target.display(), std::io::Error::last_os_error());
+    }
+}

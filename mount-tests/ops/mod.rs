@@ -1,0 +1,4 @@
+//! Every operation of a file system, with its file in the lower layer, the upper one and both.
+
+mod attr;
+mod create;

@@ -1,0 +1,51 @@
+//! `strata commit`.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::cli::Context;
+use crate::cli::error::Failure;
+use crate::cli::output::line;
+use crate::cli::progress::Shown;
+use crate::image::Reference;
+use crate::service::CommitRequest;
+
+/// Make a new image of what a container has changed
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  strata commit -m 'add curl' -c 'CMD [\"curl\"]' work \
+                        my/debian:curl")]
+pub(crate) struct Arguments {
+    /// Who made it
+    #[arg(short, long)]
+    author: Option<String>,
+
+    /// What was done
+    #[arg(short, long)]
+    message: Option<String>,
+
+    /// Change the configuration: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD,
+    /// STOPSIGNAL, USER, VOLUME or WORKDIR (repeatable)
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    changes: Vec<String>,
+
+    /// The container
+    container: String,
+
+    /// The name of the new image
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    name: Option<String>,
+}
+
+pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
+    let reference: Option<Reference> = arguments.name.as_deref().map(str::parse).transpose()?;
+    let strata = context.strata_with(Arc::new(Shown::new(true)))?;
+    let id = strata.commit(&CommitRequest {
+        container: arguments.container,
+        reference,
+        author: arguments.author,
+        message: arguments.message,
+        changes: arguments.changes,
+    })?;
+    line(&id.to_string())
+}

@@ -1,0 +1,124 @@
+//! From an error to a sentence and an exit code.
+
+use std::error::Error as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ErrorKind};
+
+use crate::service::Error;
+
+/// Why a command ends without having done everything that it was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// One thing went wrong.
+    One(Error),
+    /// Several did; the rest was done.
+    Several(Vec<Error>),
+    /// What was typed makes no sense.
+    Text(String),
+    /// Another process has told why, and this is its exit code.
+    Told(u8),
+    /// Nobody reads what this prints any more.
+    Closed,
+    /// It could not be printed.
+    Output(io::Error),
+}
+
+impl Failure {
+    /// Returns a failure that says this.
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// Says why, and returns the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        match self {
+            Self::One(error) => say(&chain(error)),
+            Self::Several(errors) => errors.iter().for_each(|error| say(&chain(error))),
+            Self::Text(text) => say(text),
+            Self::Output(error) => say(&format!("standard output: {error}")),
+            Self::Told(_) | Self::Closed => {}
+        }
+        ExitCode::from(self.exit_code())
+    }
+
+    /// Returns the exit code, docker's for the same.
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::One(_) | Self::Several(_) | Self::Text(_) | Self::Output(_) => 1,
+            Self::Told(code) => *code,
+            Self::Closed => 0,
+        }
+    }
+
+    /// Collects what went wrong with some of several things.
+    pub(crate) fn collect(errors: Vec<Error>) -> Result<(), Self> {
+        if errors.is_empty() { Ok(()) } else { Err(Self::Several(errors)) }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::One(error)
+    }
+}
+
+impl From<crate::image::Error> for Failure {
+    fn from(error: crate::image::Error) -> Self {
+        Self::One(error.into())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Output(error),
+        }
+    }
+}
+
+/// Writes a line to standard error; if that is closed there is nobody to tell.
+fn say(text: &str) {
+    let written = writeln!(io::stderr(), "Error: {text}");
+    drop(written);
+}
+
+/// Returns an error with its causes.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // Some causes are told by what they have caused.
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Says what is wrong with what was typed, as docker does, and returns its exit code.
+pub(crate) fn usage_error(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let printed = write!(io::stdout(), "{error}");
+        return ExitCode::from(u8::from(
+            printed.is_err_and(|e| e.kind() != io::ErrorKind::BrokenPipe),
+        ));
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let printed = write!(io::stderr(), "{error}");
+        drop(printed);
+        return ExitCode::SUCCESS;
+    }
+    let printed = write!(io::stderr(), "{error}");
+    drop(printed);
+    let unknown_flag = error.kind() == ErrorKind::UnknownArgument
+        && error
+            .get(ContextKind::InvalidArg)
+            .is_some_and(|argument| argument.to_string().starts_with('-'));
+    ExitCode::from(if unknown_flag { 125 } else { 1 })
+}

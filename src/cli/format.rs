@@ -1,0 +1,140 @@
+//! Sizes, ages and ids as docker prints them.
+
+use jiff::Timestamp;
+
+const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+
+/// Returns a size in units of 1000, with three digits that count: `1.98MB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let mut unit = 0;
+    let mut value = bytes as f64;
+    // What would be rounded to 1000 of a unit is 1 of the next.
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        value if unit == 0 || value >= 99.95 => 0,
+        value if value >= 9.995 => 1,
+        _ => 2,
+    };
+    let mut text = format!("{value:.decimals$}");
+    if text.contains('.') {
+        text = text.trim_end_matches('0').trim_end_matches('.').to_owned();
+    }
+    text.push_str(UNITS[unit]);
+    text
+}
+
+/// Returns how long ago something was: `3 weeks ago`.
+pub(crate) fn ago(time: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second().saturating_sub(time.as_second()).max(0);
+    format!("{} ago", duration(seconds))
+}
+
+fn duration(seconds: i64) -> String {
+    let minutes = seconds / 60;
+    let hours = (seconds + 1800) / 3600;
+    let count = |number: i64, unit: &str| format!("{number} {unit}");
+    match (seconds, minutes, hours) {
+        (0, ..) => "Less than a second".to_owned(),
+        (1, ..) => "1 second".to_owned(),
+        (..60, ..) => count(seconds, "seconds"),
+        (_, 1, _) => "About a minute".to_owned(),
+        (_, ..60, _) => count(minutes, "minutes"),
+        (.., 1) => "About an hour".to_owned(),
+        (.., ..48) => count(hours, "hours"),
+        (.., hours) if hours < 24 * 7 * 2 => count(hours / 24, "days"),
+        (.., hours) if hours < 24 * 30 * 2 => count(hours / 24 / 7, "weeks"),
+        (.., hours) if hours < 24 * 365 * 2 => count(hours / 24 / 30, "months"),
+        (.., hours) => count(hours / 24 / 365, "years"),
+    }
+}
+
+/// Returns how long ago an image was made; `N/A` if it does not say a believable time.
+pub(crate) fn created_ago(created: Option<&str>, now: Timestamp) -> String {
+    match created.and_then(|text| text.parse::<Timestamp>().ok()) {
+        Some(time) if time.as_second() > 0 => ago(time, now),
+        _ => "N/A".to_owned(),
+    }
+}
+
+/// Returns a text of at most `columns` characters; what is cut off is a dot of three.
+pub(crate) fn shorten(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+/// Returns a command as lists of containers show it.
+pub(crate) fn command(words: &[String], columns: usize) -> String {
+    format!("\"{}\"", shorten(&words.join(" "), columns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits_and_roll_over() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1, "1B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1234, "1.23kB"),
+            (1_980_000, "1.98MB"),
+            (12_345_678, "12.3MB"),
+            (123_456_789, "123MB"),
+            (999_600, "1MB"),
+            (1_500_000_000, "1.5GB"),
+            (u64::MAX, "18.4EB"),
+        ] {
+            assert_eq!(size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn ages_are_dockers() {
+        const HOUR: i64 = 3600;
+        const DAY: i64 = 24 * HOUR;
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (HOUR, "About an hour"),
+            (5400, "2 hours"),
+            (47 * HOUR, "47 hours"),
+            (2 * DAY, "2 days"),
+            (13 * DAY, "13 days"),
+            (14 * DAY, "2 weeks"),
+            (59 * DAY, "8 weeks"),
+            (61 * DAY, "2 months"),
+            (729 * DAY, "24 months"),
+            (731 * DAY, "2 years"),
+        ] {
+            assert_eq!(duration(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_by_characters() {
+        assert_eq!(shorten("short", 5), "short");
+        assert_eq!(shorten("longer", 5), "long…");
+        assert_eq!(shorten("äöüßé", 4), "äöü…");
+        assert_eq!(command(&["sh".into(), "-c".into()], 20), "\"sh -c\"");
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_is_not_shown() {
+        let now = Timestamp::from_second(1_700_000_000).unwrap();
+        assert_eq!(created_ago(None, now), "N/A");
+        assert_eq!(created_ago(Some("0001-01-01T00:00:00Z"), now), "N/A");
+        assert_eq!(created_ago(Some("2023-11-14T21:13:20Z"), now), "About an hour ago");
+    }
+}

@@ -1,0 +1,174 @@
+//! What the user types and sees. The only room that prints.
+//!
+//! One file for each command: its arguments, whose doc comments are its help, and a function that
+//! asks the service and shows the answer. What docker's command of the same name prints, this
+//! prints; `docs/cli.md` says where not, and why.
+//!
+//! Data goes to standard output, everything else to standard error. A closed pipe is no error.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
+
+mod commit;
+mod create;
+mod diff;
+mod error;
+mod export;
+mod format;
+mod history;
+mod images;
+mod import;
+mod inspect;
+mod mount;
+mod output;
+mod progress;
+mod ps;
+mod pull;
+mod push;
+mod rm;
+mod rmi;
+mod tag;
+mod umount;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::cli::error::{Failure, usage_error};
+use crate::service::{Progress, Quiet, RegistryOptions, Strata};
+
+/// A container image mounted as an ordinary folder, its changes kept in a layer of their own and
+/// committed as a new image. No daemon, no root needed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "strata",
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Example:\n  strata pull debian:12\n  strata mount --rw --name work debian:12 \
+                  /mnt\n  echo hello > /mnt/etc/motd\n  strata commit work my/debian:edited\n  \
+                  strata umount work"
+)]
+struct Arguments {
+    /// Where images and containers are kept [default: /var/lib/strata for root, else
+    /// ~/.local/share/strata]
+    #[arg(long, global = true, value_name = "DIR", env = "STRATA_ROOT", hide_env_values = true)]
+    root: Option<PathBuf>,
+
+    /// A registry that may be used without TLS or with a certificate nobody vouches for: HOST,
+    /// HOST:PORT or a network (repeatable)
+    #[arg(
+        long,
+        global = true,
+        value_name = "REGISTRY",
+        env = "STRATA_INSECURE_REGISTRIES",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    insecure_registry: Vec<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Commit(commit::Arguments),
+    Create(create::Arguments),
+    Diff(diff::Arguments),
+    Export(export::Arguments),
+    History(history::Arguments),
+    Images(images::Arguments),
+    Import(import::Arguments),
+    Inspect(inspect::Arguments),
+    Mount(mount::Arguments),
+    Ps(ps::Arguments),
+    Pull(pull::Arguments),
+    Push(push::Arguments),
+    Rm(rm::Arguments),
+    Rmi(rmi::Arguments),
+    Tag(tag::Arguments),
+    Umount(umount::Arguments),
+}
+
+/// What every command gets.
+struct Context {
+    root: PathBuf,
+    options: RegistryOptions,
+}
+
+impl Context {
+    /// Opens the store, for a command that tells nothing while it works.
+    fn strata(&self) -> Result<Strata, Failure> {
+        self.strata_with(Arc::new(Quiet))
+    }
+
+    /// Opens the store, for a command whose work is followed.
+    fn strata_with(&self, progress: Arc<dyn Progress>) -> Result<Strata, Failure> {
+        Ok(Strata::open(&self.root, self.options.clone(), progress)?)
+    }
+}
+
+/// Runs the program and returns its exit code.
+pub fn run() -> ExitCode {
+    start_logging();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage_error(&error),
+    };
+    let mut options = RegistryOptions::default();
+    options.insecure.extend(arguments.insecure_registry);
+    let done = match arguments.root.or_else(default_root) {
+        Some(root) => dispatch(arguments.command, &Context { root, options }),
+        None => Err(Failure::text("neither XDG_DATA_HOME nor HOME is set; say --root DIR")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Commit(arguments) => commit::run(arguments, context),
+        Command::Create(arguments) => create::run(arguments, context),
+        Command::Diff(arguments) => diff::run(&arguments, context),
+        Command::Export(arguments) => export::run(&arguments, context),
+        Command::History(arguments) => history::run(&arguments, context),
+        Command::Images(arguments) => images::run(&arguments, context),
+        Command::Import(arguments) => import::run(arguments, context),
+        Command::Inspect(arguments) => inspect::run(&arguments, context),
+        Command::Mount(arguments) => mount::run(arguments, context),
+        Command::Ps(arguments) => ps::run(&arguments, context),
+        Command::Pull(arguments) => pull::run(arguments, context),
+        Command::Push(arguments) => push::run(&arguments, context),
+        Command::Rm(arguments) => rm::run(&arguments, context),
+        Command::Rmi(arguments) => rmi::run(&arguments, context),
+        Command::Tag(arguments) => tag::run(&arguments, context),
+        Command::Umount(arguments) => umount::run(&arguments, context),
+    }
+}
+
+/// Returns where the store is when nobody says it.
+fn default_root() -> Option<PathBuf> {
+    if crate::service::runs_as_root() {
+        return Some(PathBuf::from("/var/lib/strata"));
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let data = data.or_else(|| std::env::home_dir().map(|home| home.join(".local/share")));
+    data.map(|data| data.join("strata"))
+}
+
+/// Sends what the rooms log to standard error: warnings, or what STRATA_LOG asks for.
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("STRATA_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .init();
+}

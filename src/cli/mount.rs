@@ -1,0 +1,123 @@
+//! `strata mount`.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::cli::Context;
+use crate::cli::error::Failure;
+use crate::cli::format::ago;
+use crate::cli::output::{line, table};
+use crate::cli::progress::Shown;
+use crate::service::{Background, MountRequest};
+
+/// Mount an image or a container as a folder
+///
+/// An image is mounted read-only, a container with its changes. Without arguments it lists what is
+/// mounted.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  strata mount debian:12 /mnt\n  strata mount --rw --name work \
+                  debian:12 /mnt\n  strata create --name work debian:12 && strata mount work \
+                  /mnt\n\nOptions for -o, as in fstab(5): ro rw dev nodev suid nosuid exec noexec \
+                  atime noatime diratime nodiratime sync async dirsync, allow_other, noallow_other, \
+                  default_permissions, and volatile (nothing is synced; what a crash leaves is not \
+                  defined)."
+)]
+pub(crate) struct Arguments {
+    /// Make a container of the image, to keep changes in, and print its id
+    #[arg(long)]
+    rw: bool,
+
+    /// The name of that container; a random one if it is not said
+    #[arg(long, requires = "rw")]
+    name: Option<String>,
+
+    /// Mount options, separated by commas (repeatable)
+    #[arg(short, long = "options", value_name = "OPTIONS")]
+    options: Vec<String>,
+
+    /// Serve the mount in the foreground, until it is unmounted or interrupted
+    #[arg(long)]
+    foreground: bool,
+
+    /// A container, or an image
+    #[arg(value_name = "CONTAINER|IMAGE", requires = "target")]
+    what: Option<String>,
+
+    /// Where to mount it: a directory
+    #[arg(value_name = "DIR")]
+    target: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
+    let (Some(what), Some(target)) = (arguments.what, arguments.target) else {
+        return list(context);
+    };
+    let request = MountRequest {
+        what,
+        target,
+        writable: arguments.rw,
+        name: arguments.name,
+        options: arguments.options,
+    };
+    if arguments.foreground { serve(&request, context, None) } else { start(&request, context) }
+}
+
+/// Serves a mount in another process, and returns when it answers.
+fn start(request: &MountRequest, context: &Context) -> Result<(), Failure> {
+    match Background::fork()? {
+        Background::Child(ready) => serve(request, context, Some(ready)),
+        Background::Parent(mut started, child) => {
+            let mut told = String::new();
+            started.read_to_string(&mut told)?;
+            match told.strip_prefix(READY) {
+                Some(id) if request.writable => line(id.trim_end()),
+                Some(_) => Ok(()),
+                // It has said itself why.
+                None => Err(Failure::Told(child.exit_code()?)),
+            }
+        }
+    }
+}
+
+/// What the serving process says when the mount answers; the container's id follows.
+const READY: &str = "ready ";
+
+/// Mounts and serves in this process; `ready` is told when the mount answers.
+fn serve(request: &MountRequest, context: &Context, ready: Option<File>) -> Result<(), Failure> {
+    let strata = context.strata_with(Arc::new(Shown::new(true)))?;
+    let mounting = strata.mount(request)?;
+    match ready {
+        None if request.writable => line(mounting.container_id())?,
+        None => {}
+        Some(mut ready) => {
+            mounting.detach()?;
+            let told = format!("{READY}{}\n", mounting.container_id());
+            // Who waited may be gone; the mount is there all the same.
+            drop(ready.write_all(told.as_bytes()));
+        }
+    }
+    Ok(mounting.serve()?)
+}
+
+fn list(context: &Context) -> Result<(), Failure> {
+    let now = jiff::Timestamp::now();
+    let rows = context.strata()?.mounts()?;
+    let rows = rows.iter().map(|row| {
+        let access = if row.state.writable { "rw" } else { "ro" };
+        let status = match row.alive {
+            true => format!("served by {} for {}", row.state.pid, {
+                let age = ago(row.state.since, now);
+                age.trim_end_matches(" ago").to_owned()
+            }),
+            false => format!("dead, process {} is gone", row.state.pid),
+        };
+        let target = row.state.target.display();
+        format!("{target}\t{}\t{access}\t{}\t{status}", row.image, row.name)
+    });
+    table("MOUNT POINT\tIMAGE\tACCESS\tCONTAINER\tSTATUS", rows)
+}

@@ -1,0 +1,59 @@
+//! `strata push`.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::cli::Context;
+use crate::cli::error::Failure;
+use crate::cli::output::line;
+use crate::cli::progress::Shown;
+use crate::image::Reference;
+
+/// Upload an image to a registry
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  strata tag my/app localhost:5000/my/app:v1\n  strata push \
+                        localhost:5000/my/app:v1")]
+pub(crate) struct Arguments {
+    /// Upload all tags of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+
+    /// Print only the name of the image
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// The image
+    #[arg(value_name = "NAME[:TAG]")]
+    name: String,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
+    let reference: Reference = arguments.name.parse()?;
+    if arguments.all_tags && reference.tag().is_some() {
+        return Err(Failure::text("tag can't be used with --all-tags/-a"));
+    }
+    let strata = context.strata_with(Arc::new(Shown::new(arguments.quiet)))?;
+    if !arguments.quiet {
+        let repository = reference.repository();
+        line(&format!("The push refers to repository [{repository}]"))?;
+        if reference.tag().is_none() && !arguments.all_tags {
+            line("Using default tag: latest")?;
+        }
+    }
+    let pushed = if arguments.all_tags {
+        strata.push_all(&reference)?
+    } else {
+        vec![strata.push(&reference)?]
+    };
+    for image in pushed {
+        let text = if arguments.quiet {
+            image.reference.to_string()
+        } else {
+            let tag = image.reference.tag().unwrap_or_default();
+            format!("{tag}: digest: {} size: {}", image.digest, image.size)
+        };
+        line(&text)?;
+    }
+    Ok(())
+}

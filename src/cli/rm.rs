@@ -1,0 +1,32 @@
+//! `strata rm`.
+
+use clap::Args;
+
+use crate::cli::Context;
+use crate::cli::error::Failure;
+use crate::cli::output::line;
+
+/// Remove containers with their changes
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  strata rm work")]
+pub(crate) struct Arguments {
+    /// Unmount a container that is mounted
+    #[arg(short, long)]
+    force: bool,
+
+    /// Containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
+    let strata = context.strata()?;
+    let mut errors = Vec::new();
+    for container in &arguments.containers {
+        match strata.remove(container, arguments.force) {
+            Ok(()) => line(container)?,
+            Err(error) => errors.push(error),
+        }
+    }
+    Failure::collect(errors)
+}

@@ -1,0 +1,34 @@
+//! `strata tag`.
+
+use clap::Args;
+
+use crate::cli::Context;
+use crate::cli::error::Failure;
+use crate::image::Reference;
+
+/// Give an image another name
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  strata tag debian:12 localhost:5000/base/debian:12")]
+pub(crate) struct Arguments {
+    /// The image
+    #[arg(value_name = "SOURCE_IMAGE[:TAG]")]
+    source: String,
+
+    /// The new name
+    #[arg(value_name = "TARGET_IMAGE[:TAG]")]
+    target: String,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
+    let parsed = arguments.target.parse::<Reference>();
+    let target = parsed.map_err(|error| {
+        let text = &arguments.target;
+        Failure::text(format!(
+            "Error parsing reference: {text:?} is not a valid repository/tag: {error}"
+        ))
+    })?;
+    if target.digest().is_some() {
+        return Err(Failure::text("refusing to create a tag with a digest reference"));
+    }
+    Ok(context.strata()?.tag(&arguments.source, &target)?)
+}
