@@ -37,6 +37,9 @@ use clap::{Parser, Subcommand};
 use crate::cli::error::{Failure, usage_error};
 use crate::service::{Progress, Quiet, RegistryOptions, Strata};
 
+/// Where the help lists what every command takes.
+const GLOBAL: &str = "Options of every command";
+
 /// A container image mounted as an ordinary folder, its changes kept in a layer of their own and
 /// committed as a new image. No daemon, no root needed.
 #[derive(Debug, Parser)]
@@ -53,7 +56,7 @@ use crate::service::{Progress, Quiet, RegistryOptions, Strata};
 struct Arguments {
     /// Where images and containers are kept [default: /var/lib/strata for root, else
     /// ~/.local/share/strata]
-    #[arg(long, global = true, value_name = "DIR", env = "STRATA_ROOT", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "DIR", env = "STRATA_ROOT", hide_env_values = true)]
     root: Option<PathBuf>,
 
     /// A registry that may be used without TLS or with a certificate nobody vouches for: HOST,
@@ -61,6 +64,7 @@ struct Arguments {
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "REGISTRY",
         env = "STRATA_INSECURE_REGISTRIES",
         value_delimiter = ',',
