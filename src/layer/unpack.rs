@@ -105,26 +105,31 @@ impl Unpacker<'_> {
             return Err(entry.refuse("its name has a NUL in it"));
         }
         match Marker::of(last).map_err(|reason| entry.refuse(reason))? {
-            Some(Marker::Opaque) => {
-                let dir = self.parent(entry, dirs)?;
-                self.tree.update(dir, |record| record.flags |= f::FLAG_OPAQUE);
-            }
-            Some(Marker::Whiteout(name)) => {
-                let dir = self.parent(entry, dirs)?;
-                self.add_whiteout(dir, name)?;
-            }
+            Some(marker) => self.add_marker(dirs, &marker),
             None => {
-                let dir = self.parent(entry, dirs)?;
-                self.add_entry(entry, dir, last, stored)?;
+                let dir = self.parent(dirs)?;
+                let dir =
+                    dir.ok_or_else(|| entry.refuse("what should be its directory is none"))?;
+                self.add_entry(entry, dir, last, stored)
             }
         }
-        Ok(())
     }
 
-    fn parent(&mut self, entry: &TarEntry, dirs: &[&[u8]]) -> Result<EntryId> {
+    /// Returns the directory at a path; none where something else is in the way.
+    fn parent(&mut self, dirs: &[&[u8]]) -> Result<Option<EntryId>> {
         let links = &self.links;
-        let parent = self.tree.make_dirs(dirs.iter().copied(), &|record| link_of(links, record))?;
-        parent.ok_or_else(|| entry.refuse("what should be its directory is none"))
+        self.tree.make_dirs(dirs.iter().copied(), &|record| link_of(links, record))
+    }
+
+    /// Below what is no directory there is nothing to hide: umoci writes whiteouts for what was in a
+    /// directory that a file has replaced.
+    fn add_marker(&mut self, dirs: &[&[u8]], marker: &Marker<'_>) -> Result<()> {
+        let Some(dir) = self.parent(dirs)? else { return Ok(()) };
+        match marker {
+            Marker::Opaque => self.tree.update(dir, |record| record.flags |= f::FLAG_OPAQUE),
+            Marker::Whiteout(name) => self.add_whiteout(dir, name)?,
+        }
+        Ok(())
     }
 
     fn add_root(&mut self, entry: &TarEntry) -> Result<()> {

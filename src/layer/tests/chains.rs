@@ -27,6 +27,9 @@ fn layers_are_put_on_each_other_as_extracting_would() {
             vec!["-etc/a Regular", "-etc/b Regular", "+etc/n Regular"],
         ),
         (&["d=file"], vec!["-d dir", "-d/1 Regular", "+d Regular"]),
+        // As umoci writes it, and in the other order.
+        (&["d=file", "d/.wh.1="], vec!["-d dir", "-d/1 Regular", "+d Regular"]),
+        (&["d/.wh.1=", "d=file"], vec!["-d dir", "-d/1 Regular", "+d Regular"]),
         (&["f/", "f/in=1"], vec!["-f Regular", "+f dir", "+f/in Regular"]),
         // The directory is not named: its file goes where the link of the lower layer leads.
         (&["lib/y=1"], vec!["+usr/lib/y Regular"]),
