@@ -43,13 +43,11 @@ impl<'a, W: Write> Packer<'a, W> {
         Self { tar, first_names: HashMap::new(), latest, target, skipped }
     }
 
-    /// Writes a tree, the root without a name of its own.
+    /// Writes a tree, its root first.
     pub(crate) fn tree(&mut self, overlay: &Overlay) -> Result<()> {
         let mut pending = vec![(Vec::new(), overlay.root())];
         while let Some((path, item)) = pending.pop() {
-            if !path.is_empty() {
-                self.item(path.clone(), &item)?;
-            }
+            self.item(path.clone(), &item)?;
             if item.attr()?.kind() == Kind::Directory {
                 let children = item.children()?;
                 pending.extend(children.into_iter().rev().map(|(name, child)| {
