@@ -1,3 +1,6 @@
 //! The commands, as a person types them.
 
+mod archives;
+mod containers;
 mod refusal;
+mod same;

@@ -63,9 +63,7 @@ fn describe(path: &Path, metadata: &Metadata) -> String {
     } else if kind.is_block_device() || kind.is_char_device() {
         line.push_str(&format!(" device {:x}", metadata.rdev()));
     }
-    if !metadata.is_dir() {
-        line.push_str(&format!(" links {}", metadata.nlink()));
-    }
+    line.push_str(&format!(" links {}", metadata.nlink()));
     for (name, value) in xattrs(path) {
         line.push_str(&format!(" {name}={}", value.escape_ascii()));
     }

@@ -1,0 +1,199 @@
+//! Containers: made, mounted, looked at, changed, lost and cleaned up.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::common::{Session, Who, mounts_below, succeed};
+
+/// Returns a session with the image `base:1` of three files, and the container `box` made of it.
+fn with_container(who: Who) -> Session {
+    let session = Session::new(who);
+    let image = session.dir("image");
+    for name in ["kept", "changed", "deleted"] {
+        fs::write(image.join(name), format!("{name}\n")).unwrap();
+    }
+    fs::create_dir(image.join("dir")).unwrap();
+    fs::write(image.join("dir/inside"), "inside\n").unwrap();
+    session.run(&["import", "-c", "CMD [\"/bin/true\"]", "image", "base:1"]);
+    session.run(&["create", "--name", "box", "base:1"]);
+    session.dir("mount");
+    session
+}
+
+/// Returns the process that serves the only container.
+fn server(session: &Session) -> String {
+    let containers: Vec<_> = fs::read_dir(session.path("store/containers")).unwrap().collect();
+    let state = containers[0].as_ref().unwrap().path().join("state");
+    let state: Value = serde_json::from_slice(&fs::read(state).unwrap()).unwrap();
+    state["pid"].to_string()
+}
+
+#[test]
+fn a_container_keeps_its_changes_from_mount_to_mount() {
+    for who in [Who::Root, Who::User] {
+        let session = with_container(who);
+        let mount = session.path("mount");
+        session.run(&["mount", "box", "mount"]);
+        who.act(|| {
+            fs::write(mount.join("changed"), "otherwise\n").unwrap();
+            fs::remove_file(mount.join("deleted")).unwrap();
+            fs::write(mount.join("dir/new"), "new\n").unwrap();
+        });
+        assert_eq!(session.run(&["diff", "box"]), "C /changed\nD /deleted\nC /dir\nA /dir/new\n");
+        session.run(&["umount", "box"]);
+        assert_eq!(fs::read_dir(&mount).unwrap().count(), 0);
+        assert_eq!(session.run(&["diff", "box"]), "C /changed\nD /deleted\nC /dir\nA /dir/new\n");
+        session.run(&["mount", "box", "mount"]);
+        who.act(|| {
+            assert_eq!(fs::read_to_string(mount.join("changed")).unwrap(), "otherwise\n");
+            assert!(!mount.join("deleted").exists());
+            assert_eq!(fs::read_to_string(mount.join("dir/new")).unwrap(), "new\n");
+        });
+        session.run(&["umount", "mount"]);
+        session.run(&["rm", "box"]);
+        assert_eq!(session.run(&["ps", "-aq"]), "");
+    }
+}
+
+#[test]
+fn a_mounted_image_can_only_be_read() {
+    for who in [Who::Root, Who::User] {
+        let session = with_container(who);
+        let mount = session.path("mount");
+        session.run(&["mount", "base:1", "mount"]);
+        who.act(|| {
+            let error = fs::write(mount.join("new"), "").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+            let error = fs::remove_file(mount.join("kept")).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+            assert_eq!(fs::read_to_string(mount.join("kept")).unwrap(), "kept\n");
+        });
+        session.run(&["umount", "mount"]);
+        assert_eq!(session.run(&["ps", "-aq"]).lines().count(), 1, "only box is left");
+    }
+}
+
+#[test]
+fn a_second_mount_of_a_container_is_refused_and_harms_nothing() {
+    let session = with_container(Who::User);
+    session.run(&["mount", "box", "mount"]);
+    session.dir("second");
+    let said = session.refused(&["mount", "box", "second"]);
+    let first = session.path("mount");
+    assert!(said.contains("in use") && said.contains(first.to_str().unwrap()), "{said}");
+    assert_eq!(mounts_below(&session.path("")), [first]);
+    let said = session.refused(&["rm", "box"]);
+    assert!(said.contains("unmount it"), "{said}");
+    let said = session.refused(&["rmi", "base:1"]);
+    assert!(said.contains("is using its referenced image"), "{said}");
+    session.run(&["rm", "-f", "box"]);
+    assert_eq!(mounts_below(&session.path("")), Vec::<std::path::PathBuf>::new());
+    let said = session.run(&["rmi", "base:1"]);
+    assert!(said.starts_with("Untagged: base:1\nDeleted: sha256:"), "{said}");
+}
+
+#[test]
+fn a_mount_whose_server_was_killed_is_seen_and_cleared() {
+    for who in [Who::Root, Who::User] {
+        let session = with_container(who);
+        let mount = session.path("mount");
+        session.run(&["mount", "box", "mount"]);
+        who.act(|| fs::write(mount.join("new"), "kept\n").unwrap());
+        let pid = server(&session);
+        succeed(Command::new("kill").args(["-9", &pid]));
+        // The kernel ends the connection when the process is gone, which the lock tells ps.
+        let dead = || session.run(&["ps", "-a"]).contains("Dead (mounted at ");
+        while !dead() {
+            std::thread::yield_now();
+        }
+        session.run(&["umount", "mount"]);
+        assert_eq!(mounts_below(&session.path("")), Vec::<std::path::PathBuf>::new());
+        session.run(&["mount", "box", "mount"]);
+        who.act(|| assert_eq!(fs::read_to_string(mount.join("new")).unwrap(), "kept\n"));
+    }
+}
+
+#[test]
+fn a_foreground_mount_ends_when_it_is_unmounted_or_asked_to() {
+    let session = with_container(Who::User);
+    for end in ["umount", "signal"] {
+        let mut server = session.command(&["mount", "--foreground", "box", "mount"]);
+        let mut server = server.spawn().unwrap();
+        while mounts_below(&session.path("")).is_empty() {
+            assert!(server.try_wait().unwrap().is_none(), "it ended before it served");
+            std::thread::yield_now();
+        }
+        if end == "umount" {
+            session.run(&["umount", "mount"]);
+        } else {
+            succeed(Command::new("kill").args(["-TERM", &server.id().to_string()]));
+        }
+        assert!(server.wait().unwrap().success(), "{end}");
+        assert!(mounts_below(&session.path("")).is_empty(), "{end}");
+    }
+}
+
+#[test]
+fn a_mount_that_cannot_be_is_an_error_and_leaves_nothing() {
+    let session = with_container(Who::User);
+    fs::write(session.path("file"), "").unwrap();
+    for (arguments, word) in [
+        (["mount", "box", "nowhere"], "nowhere"),
+        (["mount", "box", "file"], "file"),
+        (["mount", "absent:1", "mount"], "absent"),
+    ] {
+        let said = session.refused(&arguments);
+        assert!(said.starts_with("Error: ") && said.contains(word), "{arguments:?}: {said}");
+        assert_eq!(mounts_below(&session.path("")), Vec::<std::path::PathBuf>::new());
+    }
+    let said = session.run(&["ps", "-a"]);
+    assert_eq!(said.lines().count(), 2, "{said}");
+    session.run(&["mount", "box", "mount"]);
+}
+
+#[test]
+fn a_writable_mount_of_an_image_makes_a_container() {
+    let session = with_container(Who::User);
+    session.run(&["mount", "--rw", "--name", "made", "base:1", "mount"]);
+    let said = session.run(&["ps"]);
+    assert!(said.contains("Mounted rw at ") && said.contains("made"), "{said}");
+    session.run(&["umount", "made"]);
+    assert_eq!(session.run(&["ps", "-q"]), "");
+    assert_eq!(session.run(&["ps", "-aq"]).lines().count(), 2);
+}
+
+#[test]
+fn a_lazy_unmount_takes_a_busy_mount_out_of_the_tree() {
+    let session = with_container(Who::Root);
+    session.run(&["mount", "box", "mount"]);
+    let held = fs::File::open(session.path("mount/kept")).unwrap();
+    let said = session.refused(&["umount", "mount"]);
+    assert!(said.contains("is in use") && said.contains("--lazy"), "{said}");
+    session.run(&["umount", "--lazy", "mount"]);
+    assert!(mounts_below(&session.path("")).is_empty());
+    assert_eq!(held.metadata().unwrap().size(), 5);
+    let pid = server(&session);
+    drop(held);
+    while fs::exists(format!("/proc/{pid}")).unwrap() {
+        std::thread::yield_now();
+    }
+    session.run(&["mount", "box", "mount"]);
+}
+
+#[test]
+fn a_mount_shows_an_image_in_milliseconds_whatever_its_layers() {
+    // The time is not asserted; that no tree is made for the mount is.
+    let session = with_container(Who::User);
+    let count = || {
+        let store = session.path("store");
+        let found =
+            succeed(Command::new("find").arg(store).args(["-type", "f", "-o", "-type", "d"]));
+        found.lines().count()
+    };
+    let before = count();
+    session.run(&["mount", "base:1", "mount"]);
+    assert!(count() - before < 12, "{} files for a mount", count() - before);
+}

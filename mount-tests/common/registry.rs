@@ -1,0 +1,106 @@
+//! A real registry on loopback, and the tools of other projects that fill it and empty it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::common::run;
+
+/// A docker-registry of its own for one test; it ends with the value.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    server: Child,
+    host: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Registry {
+    /// Starts a registry that speaks plain HTTP to anyone.
+    pub(crate) fn start() -> Self {
+        Self::with("")
+    }
+
+    /// Starts a registry with more in its configuration, which is YAML; `FOLDER` in it is replaced
+    /// by its own folder.
+    pub(crate) fn with(configuration: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("strata-registry-").tempdir().unwrap();
+        Self::start_in(folder, configuration)
+    }
+
+    /// Starts a registry in a folder that holds what its configuration names.
+    pub(crate) fn start_in(folder: tempfile::TempDir, configuration: &str) -> Self {
+        let path = folder.path().to_str().unwrap();
+        let http =
+            if configuration.contains("http:") { "" } else { "http: {addr: '127.0.0.1:0'}\n" };
+        let text = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}, delete: \
+             {{enabled: true}}}}\n{http}{configuration}"
+        );
+        fs::write(folder.path().join("config.yml"), text.replace("FOLDER", path)).unwrap();
+        let log = File::create(folder.path().join("requests")).unwrap();
+        let mut server = Command::new("docker-registry")
+            .arg("serve")
+            .arg(folder.path().join("config.yml"))
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("docker-registry: {error}"));
+        let mut said = BufReader::new(server.stderr.take().expect("it is piped"));
+        let host = address(&mut said);
+        // What it says from now on is read, so that it never waits for room in the pipe.
+        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        Self { server, host, _folder: folder }
+    }
+
+    /// Returns a reference to an image in the registry.
+    pub(crate) fn image(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.host)
+    }
+
+    /// Copies an image into the registry with skopeo, from what skopeo calls its source.
+    pub(crate) fn fill(&self, source: &str, image: &str, options: &[&str]) {
+        let target = format!("docker://{}", self.image(image));
+        let mut command = Command::new("skopeo");
+        command.args(["--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]).args(options);
+        succeed(command.args([source, &target]));
+    }
+
+    /// Copies an image out of the registry with skopeo, into an OCI layout.
+    pub(crate) fn fetch(&self, image: &str, layout: &Path) {
+        let mut command = Command::new("skopeo");
+        command.args(["--insecure-policy", "copy", "-q", "--src-tls-verify=false"]);
+        let target = format!("oci:{}:latest", layout.display());
+        succeed(command.args([&format!("docker://{}", self.image(image)), &target]));
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if let Err(error) = self.server.kill().and_then(|()| self.server.wait()) {
+            eprintln!("docker-registry {} stays: {error}", self.server.id());
+        }
+    }
+}
+
+/// Reads the log of a starting registry until it says where it listens.
+fn address(log: &mut impl BufRead) -> String {
+    let mut said = String::new();
+    for line in log.lines() {
+        let line = line.unwrap();
+        if let Some((_, rest)) = line.split_once("msg=\"listening on ") {
+            return rest.split(['"', ',']).next().expect("it is not empty").to_owned();
+        }
+        said.push_str(&line);
+    }
+    panic!("docker-registry ended: {said}");
+}
+
+/// Runs another program, which must succeed, and returns what it wrote to standard output.
+#[track_caller]
+pub(crate) fn succeed(command: &mut Command) -> String {
+    let output = run(command);
+    assert_eq!(output.code, 0, "{command:?}: {}{}", output.stdout, output.stderr);
+    output.stdout
+}
