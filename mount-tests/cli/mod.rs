@@ -2,5 +2,7 @@
 
 mod archives;
 mod containers;
+mod memory;
+mod programs;
 mod refusal;
 mod same;

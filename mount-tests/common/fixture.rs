@@ -111,5 +111,5 @@ fn make(kept: &Path) {
 /// Runs a script in a folder, as whoever calls.
 #[track_caller]
 pub(crate) fn script(text: &str, dir: &Path) {
-    succeed(Command::new("bash").args(["-euc", text]).current_dir(dir));
+    succeed(Command::new("bash").args(["-euc", text]).current_dir(dir).env("HOME", dir));
 }

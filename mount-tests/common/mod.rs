@@ -9,7 +9,7 @@ mod session;
 mod tree;
 mod user;
 
-pub(crate) use fixture::{debian, script};
+pub(crate) use fixture::{debian, fixtures, script};
 pub(crate) use place::everywhere;
 pub(crate) use registry::{Registry, succeed};
 pub(crate) use session::{Session, mounts_below, run};

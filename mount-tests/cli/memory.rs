@@ -1,0 +1,54 @@
+//! How much memory a command takes at most.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::common::{Registry, Session, Who, script};
+
+/// The promise: whatever the size of a layer.
+const MOST_BYTES: u64 = 100_000_000;
+
+#[test]
+fn a_pull_of_a_large_layer_takes_little_memory() {
+    let registry = Registry::start();
+    let session = Session::new(Who::Root);
+    // A file of 400 MiB, of which 50 cannot be compressed, and 20,000 small ones.
+    script(
+        "mkdir -p root/many && truncate -s 400M root/large
+         head -c 50M /dev/urandom | dd of=root/large conv=notrunc bs=1M seek=100 status=none
+         for d in $(seq 200); do mkdir root/many/$d; for f in $(seq 100); do echo $d/$f; done |
+             (cd root/many && xargs touch); done
+         seq 2000 > root/many/1/1
+         tar -cf layer.tar -C root . && rm -r root
+         umoci init --layout oci && umoci new --image oci:latest
+         umoci raw add-layer --image oci:latest layer.tar",
+        &session.path(""),
+    );
+    registry.fill(&format!("oci:{}:latest", session.path("oci").display()), "large:1", &[]);
+    let image = registry.image("large:1");
+    let peak = peak_bytes(session.command(&["pull", "-q", &image]));
+    assert!(peak < MOST_BYTES, "pull took {peak} bytes");
+    let peak = peak_bytes(session.command(&["import", "layer.tar", "again:1"]));
+    assert!(peak < MOST_BYTES, "import took {peak} bytes");
+    let peak = peak_bytes(session.command(&["export", "-o", "out.tar", &image]));
+    assert!(peak < MOST_BYTES, "export took {peak} bytes");
+}
+
+/// Runs a command, which must succeed, and returns the most memory it had resident.
+fn peak_bytes(mut command: Command) -> u64 {
+    let child = command.stdout(Stdio::null()).spawn().unwrap();
+    let (status, peak) = wait(child);
+    assert_eq!(status, 0, "{command:?}");
+    peak
+}
+
+#[allow(unsafe_code, reason = "the standard library does not tell what a child used")]
+fn wait(child: Child) -> (i32, u64) {
+    let mut status = 0;
+    // SAFETY: all fields of rusage are numbers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let pid = child.id().cast_signed();
+    // SAFETY: both pointers lead to values of their types that live until the call returns.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+    assert_eq!(waited, pid);
+    (status, u64::try_from(usage.ru_maxrss).unwrap() * 1024)
+}
