@@ -43,7 +43,7 @@ fn a_container_keeps_its_changes_from_mount_to_mount() {
             fs::write(mount.join("dir/new"), "new\n").unwrap();
         });
         assert_eq!(session.run(&["diff", "box"]), "C /changed\nD /deleted\nC /dir\nA /dir/new\n");
-        session.run(&["umount", "box"]);
+        session.unmount("box");
         assert_eq!(fs::read_dir(&mount).unwrap().count(), 0);
         assert_eq!(session.run(&["diff", "box"]), "C /changed\nD /deleted\nC /dir\nA /dir/new\n");
         session.run(&["mount", "box", "mount"]);
@@ -52,7 +52,7 @@ fn a_container_keeps_its_changes_from_mount_to_mount() {
             assert!(!mount.join("deleted").exists());
             assert_eq!(fs::read_to_string(mount.join("dir/new")).unwrap(), "new\n");
         });
-        session.run(&["umount", "mount"]);
+        session.unmount("mount");
         session.run(&["rm", "box"]);
         assert_eq!(session.run(&["ps", "-aq"]), "");
     }
@@ -71,7 +71,7 @@ fn a_mounted_image_can_only_be_read() {
             assert_eq!(error.raw_os_error(), Some(libc::EROFS));
             assert_eq!(fs::read_to_string(mount.join("kept")).unwrap(), "kept\n");
         });
-        session.run(&["umount", "mount"]);
+        session.unmount("mount");
         assert_eq!(session.run(&["ps", "-aq"]).lines().count(), 1, "only box is left");
     }
 }
@@ -109,7 +109,7 @@ fn a_mount_whose_server_was_killed_is_seen_and_cleared() {
         while !dead() {
             std::thread::yield_now();
         }
-        session.run(&["umount", "mount"]);
+        session.unmount("mount");
         assert_eq!(mounts_below(&session.path("")), Vec::<std::path::PathBuf>::new());
         session.run(&["mount", "box", "mount"]);
         who.act(|| assert_eq!(fs::read_to_string(mount.join("new")).unwrap(), "kept\n"));
@@ -127,7 +127,7 @@ fn a_foreground_mount_ends_when_it_is_unmounted_or_asked_to() {
             std::thread::yield_now();
         }
         if end == "umount" {
-            session.run(&["umount", "mount"]);
+            session.unmount("mount");
         } else {
             succeed(Command::new("kill").args(["-TERM", &server.id().to_string()]));
         }
@@ -160,7 +160,7 @@ fn a_writable_mount_of_an_image_makes_a_container() {
     session.run(&["mount", "--rw", "--name", "made", "base:1", "mount"]);
     let said = session.run(&["ps"]);
     assert!(said.contains("Mounted rw at ") && said.contains("made"), "{said}");
-    session.run(&["umount", "made"]);
+    session.unmount("made");
     assert_eq!(session.run(&["ps", "-q"]), "");
     assert_eq!(session.run(&["ps", "-aq"]).lines().count(), 2);
 }

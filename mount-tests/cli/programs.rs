@@ -25,7 +25,7 @@ fn writable_debian(session: &Session) -> std::path::PathBuf {
 /// Checks that nothing is lost when the mount is made anew, and what dpkg thinks of its files.
 fn survives_a_remount(session: &Session, mount: &Path) {
     let before = session.who.act(|| tree_of(mount));
-    session.run(&["umount", "mount"]);
+    session.unmount("mount");
     session.run(&["mount", "work", "mount"]);
     let after = session.who.act(|| tree_of(mount));
     assert_eq!(differences(&before, &after), Vec::<String>::new());

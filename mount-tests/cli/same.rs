@@ -109,7 +109,7 @@ fn a_committed_image_equals_what_its_container_showed() {
         assert_eq!(differences(&shown, &seen), Vec::<String>::new(), "as {who:?}");
         diff_ids_are_recomputed(&layout);
 
-        session.run(&["umount", "mount"]);
+        session.unmount("mount");
         session.run(&["mount", &edited, "mount"]);
         let again = who.act(|| tree_of(&mount));
         assert_eq!(differences(&shown, &again), Vec::<String>::new(), "as {who:?}");
@@ -188,7 +188,7 @@ fn an_exported_tree_is_that_of_the_mount_and_comes_back_as_an_image() {
         let mount = session.dir("mount");
         session.run(&["mount", "flat:1", "mount"]);
         assert_eq!(differences(expected(), &tree_of(&mount)), Vec::<String>::new(), "{source}");
-        session.run(&["umount", "mount"]);
+        session.unmount("mount");
     }
     let inspected: Value = serde_json::from_str(&session.run(&["inspect", "flat:1"])).unwrap();
     assert_eq!(inspected[0]["RootFS"]["Layers"].as_array().unwrap().len(), 1);

@@ -152,11 +152,11 @@ fn run_in(who: Who, layer: Layer, test: &(impl Fn(&Place) + Sync)) {
         test(&Place { layer, who, root: root.clone() });
         seen(&dir)
     });
-    session.run(&["umount", target]);
+    session.unmount(target);
     session.run(&["mount", "test", target]);
     let after = who.act(|| seen(&dir));
     assert_eq!(differences(&before, &after), Vec::<String>::new(), "after a remount");
-    session.run(&["umount", target]);
+    session.unmount(target);
 }
 
 /// Describes a tree, inode numbers included.
