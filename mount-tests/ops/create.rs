@@ -46,3 +46,30 @@ fn making_a_device_node_is_for_root() {
         }
     });
 }
+
+/// To the upper such a device is a whiteout.
+#[test]
+fn a_device_with_the_number_of_a_whiteout_is_a_device_like_any_other() {
+    everywhere(|place| {
+        if place.who != Who::Root {
+            return;
+        }
+        let make = |name: &str| {
+            let mode = nix::sys::stat::Mode::from_bits_truncate(0o640);
+            nix::sys::stat::mknod(&place.path(name), nix::sys::stat::SFlag::S_IFCHR, mode, 0)
+        };
+        make("zero").unwrap();
+        fs::remove_file(place.path("dir/child")).unwrap();
+        make("dir/child").unwrap();
+        fs::rename(place.path("zero"), place.path("empty/moved")).unwrap();
+        fs::hard_link(place.path("empty/moved"), place.path("again")).unwrap();
+        for name in ["dir/child", "empty/moved", "again"] {
+            let metadata = place.stat(name);
+            assert_eq!((metadata.mode(), metadata.rdev()), (0o020_640, 0), "{name}");
+            assert_eq!(xattr::list(place.path(name)).unwrap().count(), 0, "{name}");
+        }
+        assert_eq!(place.names("dir"), ["child", "sub"]);
+        fs::remove_file(place.path("dir/child")).unwrap();
+        assert_eq!(place.names("dir"), ["sub"]);
+    });
+}

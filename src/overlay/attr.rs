@@ -147,7 +147,7 @@ impl Overlay {
         }
         let upper = self.writable_or_seen()?;
         let (stat, located) = self.raw_stat(node)?;
-        let shown = if upper.shows_marks() {
+        let shown = if upper.shows_marks(&stat) {
             upper.shown(stat, &upper.namespace().read(located.target())?)
         } else {
             stat

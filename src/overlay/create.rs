@@ -54,9 +54,6 @@ impl Overlay {
             NewFile::Directory => New::Directory,
             NewFile::Symlink(target) => New::Symlink(target),
             NewFile::Node(Kind::Regular, _) => New::File,
-            NewFile::Node(Kind::Character, 0) => {
-                return Err(Error::NotPermitted("a device 0/0 is the overlay's whiteout"));
-            }
             NewFile::Node(kind, device) => New::Node(kind, device),
         };
         let (node, _) = self.make_node(dir, name, new, mode, caller)?;
@@ -155,7 +152,7 @@ impl Overlay {
     pub(crate) fn shown_stat(&self, node: &Arc<Node>) -> Result<Stat> {
         let upper = self.writable_or_seen()?;
         let (stat, located) = self.raw_stat(node)?;
-        if upper.shows_marks() {
+        if upper.shows_marks(&stat) {
             return Ok(upper.shown(stat, &upper.namespace().read(located.target())?));
         }
         Ok(stat)

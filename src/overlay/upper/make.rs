@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::upper::{Meta, Owners, Upper};
+use crate::overlay::upper::owner::STAND_IN;
+use crate::overlay::upper::{Mark, Meta, Owners, Upper};
 use crate::sys::{self, Errno, RenameFlags, SetXattr, XattrTarget, open_flags};
 
 /// What is to be made.
@@ -248,6 +249,10 @@ impl Upper {
             New::File => return create_file(dir, name, mode),
             New::Directory => sys::make_dir(dir, name, mode)?,
             New::Symlink(target) | New::MarkedSymlink(target) => sys::symlink(target, dir, name)?,
+            New::Node(kind @ Kind::Character, 0) => {
+                sys::make_node(dir, name, kind.mode() | mode, STAND_IN)?;
+                self.namespace().set(XattrTarget::At(dir, name), Mark::Device, b"0:0")?;
+            }
             New::Node(kind, device) => sys::make_node(dir, name, kind.mode() | mode, device)?,
         }
         Ok(sys::open_path(dir, name)?)

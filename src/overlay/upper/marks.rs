@@ -3,7 +3,7 @@
 //! Kernel documentation, `filesystems/overlayfs.rst`: `opaque`, `redirect`, `metacopy`, `impure`
 //! and `whiteout`, below `trusted.overlay.` or, without privilege, `user.overlay.`. Ours are
 //! `strata.origin`: the lower file that an upper one was copied from, which gives it its inode
-//! number, and `strata.redirects`; the kernel ignores both. A program that sets an attribute of these names gets it escaped,
+//! number, `strata.redirects` and `strata.device`; the kernel ignores them. A program that sets an attribute of these names gets it escaped,
 //! as `overlay.overlay.`.
 //!
 //! Without privilege the owner, mode and type that the file cannot have are kept as
@@ -42,6 +42,8 @@ pub(crate) enum Mark {
     Origin,
     /// On the root: somewhere below it is a directory with a redirect.
     Redirects,
+    /// A device stands for the device 0/0, which would be a whiteout.
+    Device,
 }
 
 impl Mark {
@@ -54,6 +56,7 @@ impl Mark {
             Self::Whiteout => "whiteout",
             Self::Origin => "strata.origin",
             Self::Redirects => "strata.redirects",
+            Self::Device => "strata.device",
         }
     }
 }
@@ -80,6 +83,8 @@ pub(crate) struct Marks {
     pub(crate) whiteout: bool,
     pub(crate) origin: Option<u64>,
     pub(crate) redirects: bool,
+    /// It stands for the device 0/0.
+    pub(crate) device: bool,
     pub(crate) stat: Option<OverrideStat>,
 }
 
@@ -129,6 +134,7 @@ impl Namespace {
                 "whiteout" => marks.whiteout = true,
                 "strata.origin" => marks.origin = parse_decimal(&value),
                 "strata.redirects" => marks.redirects = true,
+                "strata.device" => marks.device = true,
                 "" if self == Self::User => marks.stat = OverrideStat::parse(&value),
                 _ => {}
             }

@@ -228,11 +228,6 @@ impl Upper {
         self.whiteouts_are_devices
     }
 
-    /// Tells whether attributes of files are in marks.
-    pub(crate) fn shows_marks(&self) -> bool {
-        self.owners == Owners::Mapped
-    }
-
     /// Reads the marks of an open file.
     pub(crate) fn marks_of_fd(&self, fd: BorrowedFd<'_>) -> Result<Marks> {
         self.namespace.read(XattrTarget::Fd(fd))

@@ -23,11 +23,15 @@ pub(crate) struct Meta {
 const MAPPED_FILE: u32 = 0o600;
 const MAPPED_DIR: u32 = 0o700;
 
+/// The number of the device that, with a mark, stands for the device 0/0. Nothing has it: the major
+/// number 0 is for file systems without a device.
+pub(crate) const STAND_IN: u64 = 1;
+
 impl Upper {
     /// Returns the attributes that a file shows, from those that it has and its marks.
     pub(crate) fn shown(&self, stat: Stat, marks: &Marks) -> Stat {
         if self.owners() == Owners::Native {
-            return stat;
+            return if marks.device { Stat { rdev: 0, ..stat } } else { stat };
         }
         let Some(over) = marks.stat else {
             let (uid, gid) = sys::effective_ids();
@@ -51,6 +55,12 @@ impl Upper {
             },
             ..stat
         }
+    }
+
+    /// Tells whether attributes of a file may be in marks.
+    pub(crate) fn shows_marks(&self, stat: &Stat) -> bool {
+        self.owners() == Owners::Mapped
+            || Kind::of(stat.mode) == Kind::Character && stat.rdev == STAND_IN
     }
 
     /// Gives a file owner and permissions. `stat` is what it has, `kind` what it shows.
