@@ -9,7 +9,6 @@ mod layers;
 mod mounted;
 mod op;
 mod reference;
-mod regressions;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
