@@ -246,8 +246,10 @@ impl Unpacker<'_> {
         let xattrs: Vec<_> =
             entry.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         whiteout::check_xattrs(&xattrs).map_err(|reason| entry.refuse(reason))?;
+        // Whatever a tar says of a link, making one gives it all permissions.
+        let permissions = if kind == Kind::Symlink { 0o777 } else { entry.mode };
         Ok(InodeRecord {
-            mode: kind.mode() | entry.mode,
+            mode: kind.mode() | permissions,
             uid: entry.uid,
             gid: entry.gid,
             mtime: entry.mtime,

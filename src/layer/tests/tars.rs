@@ -97,7 +97,7 @@ fn later_entries_of_a_layer_replace_earlier_ones() {
             "dup Regular 644 0:0 7 x1",
             "f dir 755 0:0 opaque",
             "gone Regular 644 0:0 4 x1",
-            "l Symlink 644 0:0 1 x1",
+            "l Symlink 777 0:0 1 x1",
         ]
     );
 }
@@ -144,8 +144,8 @@ fn hard_links_share_an_inode_across_the_layer() {
             "a/x Regular 644 0:0 4 x3",
             "b dir 755 0:0 implicit",
             "b/y Regular 644 0:0 4 x3",
-            "h Symlink 644 0:0 3 x2",
-            "s Symlink 644 0:0 3 x2",
+            "h Symlink 777 0:0 3 x2",
+            "s Symlink 777 0:0 3 x2",
             "z Regular 644 0:0 4 x3",
         ]
     );
