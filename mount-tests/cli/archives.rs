@@ -138,6 +138,27 @@ fn an_archive_that_is_none_or_ends_too_early_is_refused_and_leaves_nothing() {
     assert!(said.contains("absent.tar"), "{said}");
 }
 
+#[test]
+fn an_image_that_is_made_gets_no_name_with_a_digest() {
+    let session = Session::new(Who::User);
+    sources(&session);
+    session.run(&["import", "image", "made:1"]);
+    session.run(&["create", "--name", "box", "made:1"]);
+    let name = format!("made@sha256:{}", "0".repeat(64));
+    for arguments in
+        [["import", "image", &name], ["commit", "box", &name], ["tag", "made:1", &name]]
+    {
+        let said = session.refused(&arguments);
+        assert_eq!(said, "Error: refusing to create a tag with a digest reference\n");
+    }
+    let said = session.refused(&["push", &name]);
+    assert_eq!(said, "Error: cannot push a digest reference\n");
+    let mut import = session.command(&["import", "image", "made:2"]);
+    let output = crate::common::run(import.env("SOURCE_DATE_EPOCH", "99999999999999"));
+    assert!(output.stderr.contains("SOURCE_DATE_EPOCH is \"99999999999999\""), "{}", output.stderr);
+    assert_eq!(session.run(&["images", "-q"]).lines().count(), 1);
+}
+
 fn damaged(tar: &[u8]) -> Vec<u8> {
     let mut bytes = tar.to_vec();
     bytes[530] ^= 1;

@@ -8,6 +8,7 @@ use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
+use crate::cli::tag::refuse_digest;
 use crate::image::Reference;
 use crate::service::CommitRequest;
 
@@ -39,6 +40,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     let reference: Option<Reference> = arguments.name.as_deref().map(str::parse).transpose()?;
+    let reference = reference.map(refuse_digest).transpose()?;
     let strata = context.strata_with(Arc::new(Shown::new(true)))?;
     let id = strata.commit(&CommitRequest {
         container: arguments.container,

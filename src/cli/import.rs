@@ -9,6 +9,7 @@ use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
+use crate::cli::tag::refuse_digest;
 use crate::image::{Platform, Reference};
 use crate::service::{ImportRequest, ImportSource};
 
@@ -46,6 +47,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     let reference: Option<Reference> = arguments.name.as_deref().map(str::parse).transpose()?;
+    let reference = reference.map(refuse_digest).transpose()?;
     let source = if arguments.source.as_os_str() == "-" {
         ImportSource::Stdin
     } else {

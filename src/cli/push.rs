@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
     let reference: Reference = arguments.name.parse()?;
+    if reference.digest().is_some() {
+        return Err(Failure::text("cannot push a digest reference"));
+    }
     if arguments.all_tags && reference.tag().is_some() {
         return Err(Failure::text("tag can't be used with --all-tags/-a"));
     }

@@ -21,14 +21,19 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
     let parsed = arguments.target.parse::<Reference>();
-    let target = parsed.map_err(|error| {
+    let target = refuse_digest(parsed.map_err(|error| {
         let text = &arguments.target;
         Failure::text(format!(
             "Error parsing reference: {text:?} is not a valid repository/tag: {error}"
         ))
-    })?;
-    if target.digest().is_some() {
-        return Err(Failure::text("refusing to create a tag with a digest reference"));
-    }
+    })?)?;
     Ok(context.strata()?.tag(&arguments.source, &target)?)
+}
+
+/// Refuses to give an image a name with a digest, which only a registry can.
+pub(crate) fn refuse_digest(name: Reference) -> Result<Reference, Failure> {
+    match name.digest() {
+        Some(_) => Err(Failure::text("refusing to create a tag with a digest reference")),
+        None => Ok(name),
+    }
 }

@@ -169,8 +169,8 @@ pub(crate) fn source_date_epoch() -> Result<Option<Time>> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
     let text = text.to_string_lossy().into_owned();
     match text.parse() {
-        Ok(secs) => Ok(Some(Time { secs, nanos: 0 })),
-        Err(_) => Err(Error::SourceDateEpoch(text)),
+        Ok(secs) if jiff::Timestamp::from_second(secs).is_ok() => Ok(Some(Time { secs, nanos: 0 })),
+        _ => Err(Error::SourceDateEpoch(text)),
     }
 }
 
