@@ -141,11 +141,13 @@ fn a_mount_that_cannot_be_is_an_error_and_leaves_nothing() {
     let session = with_container(Who::User);
     fs::write(session.path("file"), "").unwrap();
     for (arguments, word) in [
-        (["mount", "box", "nowhere"], "nowhere"),
-        (["mount", "box", "file"], "file"),
-        (["mount", "absent:1", "mount"], "absent"),
+        (&["mount", "box", "nowhere"][..], "nowhere"),
+        (&["mount", "box", "file"], "file"),
+        (&["mount", "absent:1", "mount"], "absent"),
+        (&["mount", "--rw", "--name", "new", "base:1", "nowhere"], "nowhere"),
+        (&["mount", "-o", "unheard", "box", "mount"], "unheard"),
     ] {
-        let said = session.refused(&arguments);
+        let said = session.refused(arguments);
         assert!(said.starts_with("Error: ") && said.contains(word), "{arguments:?}: {said}");
         assert_eq!(mounts_below(&session.path("")), Vec::<std::path::PathBuf>::new());
     }

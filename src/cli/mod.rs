@@ -4,7 +4,8 @@
 //! asks the service and shows the answer. What docker's command of the same name prints, this
 //! prints; `docs/cli.md` says where not, and why.
 //!
-//! Data goes to standard output, everything else to standard error. A closed pipe is no error.
+//! Data, and the progress of pull and push as docker has it, goes to standard output, everything else
+//! to standard error. A closed pipe is no error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
 
 mod commit;

@@ -23,7 +23,8 @@ use crate::service::{Background, MountRequest};
     after_help = "Examples:\n  strata mount debian:12 /mnt\n  strata mount --rw --name work \
                   debian:12 /mnt\n  strata create --name work debian:12 && strata mount work \
                   /mnt\n\nOptions for -o, as in fstab(5): ro rw dev nodev suid nosuid exec noexec \
-                  atime noatime diratime nodiratime sync async dirsync, allow_other, noallow_other, \
+                  atime noatime diratime nodiratime sync async dirsync \
+                  nodirsync defaults, allow_other, noallow_other, \
                   default_permissions, and volatile (nothing is synced; what a crash leaves is not \
                   defined)."
 )]

@@ -218,9 +218,14 @@ struct Dirs {
 /// Returns the image as a list of containers shows it: as it was asked for, an id shortened.
 fn image_text(text: &str, image: &Image) -> String {
     match text.parse::<Reference>() {
-        Ok(reference) if !image.id().hex().starts_with(text) => reference.familiar(),
+        Ok(reference) if !is_id(text, image) => reference.familiar(),
         _ => image.id().short(),
     }
+}
+
+/// Tells whether a text is the id of an image, or its beginning.
+fn is_id(text: &str, image: &Image) -> bool {
+    image.id().hex().starts_with(text.strip_prefix("sha256:").unwrap_or(text))
 }
 
 /// Returns the command that a container of an image runs.

@@ -5,6 +5,7 @@
 //! mount: so there is one list of what is mounted, and what is in use is known in one way.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::fuse::{self, MountOptions};
@@ -47,7 +48,7 @@ impl Strata {
         // The threads that will serve inherit this; one of them waits for the signals.
         sys::block_end_signals()?;
         let target = absolute(&request.target)?;
-        let (container, image, lease) = self.container_to_mount(request)?;
+        let (container, image, lease, is_new) = self.container_to_mount(request)?;
         options.set_source(&format!("strata:{}", container.image));
         let mounted = self.mount_container(&container, &image, &target, &options);
         match mounted {
@@ -55,7 +56,7 @@ impl Strata {
                 Ok(Mounting { strata: self.clone(), mount, container, lock, _lease: lease })
             }
             Err(error) => {
-                if container.ephemeral {
+                if is_new {
                     self.forget(&container.id);
                 }
                 Err(error)
@@ -63,13 +64,16 @@ impl Strata {
         }
     }
 
-    /// Returns the container to mount; one is made of an image.
-    fn container_to_mount(&self, request: &MountRequest) -> Result<(Container, Image, Lease)> {
+    /// Returns the container to mount, and whether it was made for it: one is made of an image.
+    fn container_to_mount(
+        &self,
+        request: &MountRequest,
+    ) -> Result<(Container, Image, Lease, bool)> {
         if !request.writable {
             match self.find_container(&request.what) {
                 Ok(container) => {
                     let (image, lease) = self.lease_base(&container)?;
-                    return Ok((container, image, lease));
+                    return Ok((container, image, lease, false));
                 }
                 Err(Error::NoContainer(_)) => {}
                 Err(error) => return Err(error),
@@ -85,7 +89,7 @@ impl Strata {
             command: Vec::new(),
         };
         let container = self.new_container(&image, &create, !request.writable)?;
-        Ok((container, image, lease))
+        Ok((container, image, lease, true))
     }
 
     fn mount_container(
@@ -127,7 +131,7 @@ impl Strata {
         Ok(sys::open_dir_path(self.store.root())?)
     }
 
-    /// Removes a container that was there only for its mount.
+    /// Removes a container that was made for a mount.
     pub(crate) fn forget(&self, id: &str) {
         let removed =
             self.store.lock_container(id).and_then(|lock| self.store.remove_container(id, &lock));
@@ -147,7 +151,7 @@ impl Mounting {
     /// wrong from now on is said in the container's log.
     pub fn detach(&self) -> Result<()> {
         let path = self.strata.store.mount_log(&self.container.id);
-        let log = std::fs::File::options().create(true).append(true).open(&path);
+        let log = std::fs::File::options().create(true).append(true).mode(0o600).open(&path);
         let log = log.map_err(io_error("open", path.display().to_string()))?;
         std::env::set_current_dir("/").map_err(io_error("enter", "/"))?;
         Ok(sys::null_stdio(Some(log.as_fd()))?)

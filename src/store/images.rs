@@ -84,10 +84,13 @@ impl Store {
         Ok(Image { digest: manifest, manifest_bytes, manifest: document, config_bytes, config })
     }
 
-    /// Tells whether a layer is in the store, whole.
+    /// Tells whether a layer is in the store, whole. Its index is read to its end: one that is damaged
+    /// is missing, and whoever asked will make it again.
     pub fn has_layer(&self, layer: DiffId) -> bool {
-        match self.layer(layer) {
-            Ok(_) => self.layout().layer_recipe(layer).exists(),
+        let path = self.layout().layer_index(layer);
+        let index = self.layer(layer).and_then(|index| index.verify().map_err(layer_error(&path)));
+        match index {
+            Ok(()) => self.layout().layer_recipe(layer).exists(),
             Err(Error::NoLayer(_)) => false,
             Err(error) => {
                 tracing::warn!("{error}; the layer is taken for missing");
@@ -101,6 +104,13 @@ impl Store {
         let path = self.layout().layer_index(layer);
         let file = open_if_exists(&path)?.ok_or(Error::NoLayer(layer))?;
         open_index(&file, layer.0, &path)
+    }
+
+    /// Reads the index of a chain to its end; tells whether it is there.
+    pub(crate) fn verified_chain(&self, chain: ChainId) -> Result<bool> {
+        let Some(index) = self.chain_index(chain)? else { return Ok(false) };
+        index.verify().map_err(layer_error(&self.layout().chain(chain)))?;
+        Ok(true)
     }
 
     /// Opens the index of a chain; none when it is not there.

@@ -81,7 +81,7 @@ impl Lease {
             sys::lock_exclusive(file.as_fd())?;
             match fs::rename(&hidden, &path) {
                 Ok(()) => return Ok(Self { id, path, file }),
-                // The collector took it for a dead one before it was locked.
+                // Somebody has cleared the directory.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(io_error("rename", &hidden)(error)),
             }

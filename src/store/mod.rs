@@ -62,7 +62,7 @@ struct Format {
     version: u32,
     /// May be ignored.
     compat: Vec<String>,
-    /// Must be understood to write.
+    /// Must be understood to write. While no part only reads, it is refused like those below.
     ro_compat: Vec<String>,
     /// Must be understood to read.
     incompat: Vec<String>,
@@ -116,7 +116,7 @@ impl Store {
 }
 
 fn create(root: &Path, layout: &Layout) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let mut builder = std::fs::DirBuilder::new();
     // What images hold is nobody's business but their owner's.
     builder.recursive(true).mode(0o700).create(root).map_err(io_error("create", root))?;
@@ -130,6 +130,8 @@ fn create(root: &Path, layout: &Layout) -> Result<()> {
         let reason = format!("it holds {name:?} and no FORMAT");
         return Err(Error::NotAStore { path: root.to_owned(), reason });
     }
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(root, private).map_err(io_error("change the mode of", root))?;
     for dir in DIRECTORIES {
         ensure_dir(&root.join(dir))?;
     }

@@ -81,9 +81,9 @@ impl Stage {
     pub fn publish_chain(&mut self, layers: &[DiffId]) -> Result<()> {
         let chain = ChainId::of(layers);
         self.lease.claim(Claim::Chain(chain.0))?;
-        match self.store.chain_index(chain) {
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) => {}
+        match self.store.verified_chain(chain) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
             Err(error) => tracing::warn!("{error}; it is made again"),
         }
         let indexes: Vec<Index> =

@@ -192,7 +192,11 @@ fn a_damaged_index_is_a_missing_layer() {
     let (_folder, store) = store();
     let layer = add_layer(&mut store.stage().unwrap(), &tar(&[("f", b"x")]));
     let path = store.layout().layer_index(layer);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
     fs::remove_file(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    assert!(!store.has_layer(layer));
     fs::write(&path, "damaged").unwrap();
     assert!(!store.has_layer(layer));
     assert!(matches!(store.layer(layer).unwrap_err(), Error::Layer { .. }));
