@@ -88,8 +88,7 @@ pub fn decompress<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read 
     // One read of a pipe may give fewer bytes than a magic number has.
     let mut first = Vec::with_capacity(8);
     (&mut reader).take(6).read_to_end(&mut first)?;
-    let compressed = Compressed::of_first_bytes(&first);
-    compressed.decoder(BufReader::with_capacity(128 * 1024, io::Cursor::new(first).chain(reader)))
+    Compressed::of_first_bytes(&first).decoder(io::Cursor::new(first).chain(reader))
 }
 
 #[cfg(test)]

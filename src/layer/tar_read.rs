@@ -386,14 +386,13 @@ impl<R: Read> TarReader<R> {
         Ok(())
     }
 
+    /// Hands the padding of the last entry to `raw`. umoci writes none at the end of an archive, and
+    /// docker does not miss it.
     fn skip_padding(&mut self, raw: &mut impl RawSink) -> Result<()> {
         let mut block = [0; BLOCK];
         let padding = block.get_mut(..std::mem::take(&mut self.padding)).unwrap_or_default();
-        if padding.is_empty() {
-            return Ok(());
-        }
-        self.fill(padding)?;
-        raw.raw(padding)
+        let found = self.read_up_to(padding)?;
+        raw.raw(padding.get(..found).unwrap_or_default())
     }
 
     /// Reads what follows the first block of zeros: a second one, then anything.
@@ -418,11 +417,19 @@ impl<R: Read> TarReader<R> {
     /// Reads a block; none when the archive ends before it.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
         let mut block = [0; BLOCK];
+        match self.read_up_to(&mut block)? {
+            0 => Ok(None),
+            BLOCK => Ok(Some(block)),
+            _ => Err(self.error("it ends inside a block")),
+        }
+    }
+
+    /// Fills the buffer as far as the archive goes, and returns how far.
+    fn read_up_to(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
-        while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.reader.read(rest) {
-                Ok(0) if filled == 0 => return Ok(None),
-                Ok(0) => return Err(self.error("it ends inside a block")),
+                Ok(0) => break,
                 Ok(len) => {
                     filled += len;
                     self.offset += len as u64;
@@ -431,7 +438,7 @@ impl<R: Read> TarReader<R> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Some(block))
+        Ok(filled)
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {

@@ -178,7 +178,7 @@ fn damaged_tars_are_refused_with_the_place() {
     lone_zeros.extend(&tar[..1024]);
     for (bytes, reason) in [
         (&tar[..100], "it ends inside a block at byte 100"),
-        (&tar[..700], "it ends inside an entry at byte 516"),
+        (&tar[..514], "it ends inside an entry at byte 512"),
         (&wrong_sum, "the checksum of a header is wrong at byte 512"),
         (&lone_zeros, "a single block of zeros lies between its entries"),
     ] {
@@ -193,6 +193,9 @@ fn an_archive_may_end_early_or_late() {
     round_trip(&[]);
     round_trip(&[0; 512]);
     round_trip(&tar[..1024]);
+    // Without the padding behind the content, and with some of it.
+    round_trip(&tar[..516]);
+    round_trip(&tar[..600]);
     round_trip(&[&tar[..], &[0; 5000], b"garbage behind the end"].concat());
 }
 
