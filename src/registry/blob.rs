@@ -97,6 +97,10 @@ impl BlobReader {
         let (hosts, position) = (&self.hosts, self.position);
         let connection = hosts.call(&self.repository, &scope, |grant| {
             request(hosts, grant, &self.descriptor, position)
+        });
+        let connection = connection.map_err(|error| match error {
+            Error::Interrupted { reason, .. } => self.truncated(reason),
+            error => error,
         })?;
         self.connection = Some(connection);
         self.opened_at = self.position;
@@ -137,14 +141,13 @@ impl BlobReader {
         if self.position > self.opened_at {
             self.backoff.reset();
         }
-        let (expected_bytes, found_bytes) = (self.descriptor.size, self.position);
         let error = Error::Interrupted { url: digest.to_string(), reason: reason.clone() };
-        self.backoff.wait(error).map_err(|_| Error::Truncated {
-            digest,
-            expected_bytes,
-            found_bytes,
-            reason,
-        })
+        self.backoff.wait(error).map_err(|_| self.truncated(reason))
+    }
+
+    const fn truncated(&self, reason: String) -> Error {
+        let (expected_bytes, found_bytes) = (self.descriptor.size, self.position);
+        Error::Truncated { digest: self.descriptor.digest, expected_bytes, found_bytes, reason }
     }
 
     const fn too_long(&self, more: usize) -> Error {

@@ -130,7 +130,8 @@ fn tls_reason(fault: &rustls::Error) -> String {
 
 fn certificate_reason(fault: &CertificateError) -> String {
     match fault {
-        CertificateError::UnknownIssuer => {
+        // An authority of the same name with another key is another authority.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "certificate signed by unknown authority; put the authority's certificate into \
              /etc/docker/certs.d/<registry>/ca.crt"
                 .to_owned()

@@ -22,6 +22,9 @@ use crate::registry::refusal::Subject;
 use crate::registry::token::Access;
 use crate::registry::token::Scope;
 
+/// What answers at an address where there is no registry.
+const WEB_PAGE: &str = "text/html";
+
 /// What a tag or digest names, as the registry has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawManifest {
@@ -45,7 +48,12 @@ pub(super) fn resolve(hosts: &Hosts, reference: &Reference) -> Result<RawManifes
             let subject = Subject::Manifest(reference.clone());
             return Err(grant.context().refused(&subject, &answer));
         }
-        checked(&reference, answer)
+        let raw = checked(&reference, answer)?;
+        if raw.media_type.as_deref() == Some(WEB_PAGE) {
+            let reason = format!("it answers {url} with a web page ({WEB_PAGE})");
+            return Err(grant.context().protocol(reason));
+        }
+        Ok(raw)
     })
 }
 
@@ -212,6 +220,15 @@ mod tests {
         let server = after(vec![announced]);
         let error = registry().resolve(&server.reference("a")).expect_err("other digest");
         assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_web_page_is_no_manifest() {
+        let page = || Reply::new(200, "<html>").header("Content-Type", "text/html; charset=utf-8");
+        let server = after(vec![page(); 9]);
+        let error = registry().resolve(&server.reference("a:v1")).expect_err("a page").to_string();
+        assert!(error.contains("does not follow the distribution protocol"), "{error}");
+        assert!(error.contains("/v2/a/manifests/v1 with a web page (text/html)"), "{error}");
     }
 
     #[test]
