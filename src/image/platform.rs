@@ -136,6 +136,11 @@ impl Platform {
         (this.os, this.architecture, this.variant) == (other.os, other.architecture, other.variant)
     }
 
+    /// Says whether an image for `other` runs here: it is for this variant or an older one.
+    pub fn runs(&self, other: &Self) -> bool {
+        self.compatible().iter().any(|platform| platform.matches(other))
+    }
+
     /// Returns the platforms whose images run here, the best first.
     ///
     /// The order is containerd's: the variant itself, then the older ones of the same family.
@@ -303,6 +308,21 @@ mod tests {
             let found = select(&index, &Platform::parse(wanted).expect(wanted));
             let found = found.and_then(|entry| entry.platform.as_ref()).map(Platform::to_string);
             assert_eq!(found.as_deref(), taken, "{wanted} of {entries:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_for_an_older_variant_runs_and_one_for_a_newer_does_not() {
+        let table = [
+            ("linux/amd64/v3", "linux/amd64", true),
+            ("linux/amd64", "linux/amd64/v2", false),
+            ("linux/arm/v7", "linux/arm/v6", true),
+            ("linux/arm/v6", "linux/arm/v7", false),
+            ("linux/amd64", "linux/arm64", false),
+        ];
+        for (here, image, expected) in table {
+            let [here, image] = [here, image].map(|text| Platform::parse(text).expect(text));
+            assert_eq!(here.runs(&image), expected, "{image} on {here}");
         }
     }
 

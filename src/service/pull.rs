@@ -87,6 +87,8 @@ impl Strata {
         &self,
         reference: &Reference,
         target: RawManifest,
+        // An index knows the platforms of its images better than they do themselves.
+        let mut unchecked = platform;
         platform: Option<&Platform>,
     ) -> Result<Documents> {
         let (manifest_digest, manifest_bytes, manifest) =
@@ -94,6 +96,7 @@ impl Strata {
                 Parsed::Manifest(manifest) => (target.digest, target.bytes.clone(), manifest),
                 Parsed::Index(index) => {
                     let wanted = platform.cloned().unwrap_or_else(Platform::host);
+                    unchecked = platform.filter(|_| chosen.platform.is_none());
                     let chosen = select(&index, &wanted)
                         .ok_or_else(|| Error::NoPlatform(wanted.to_string()))?;
                     let raw = self.registry()?.manifest(reference, chosen.digest)?;
@@ -109,8 +112,8 @@ impl Strata {
         let config_bytes = self.fetch_config(reference, &manifest.config)?;
         let config = ImageConfig::parse(&config_bytes)?;
         config.check_layers(&manifest)?;
-        if let Some(wanted) = platform
-            && !wanted.matches(&config.platform())
+        if let Some(wanted) = unchecked
+            && !wanted.runs(&config.platform())
         {
             return Err(Error::OtherPlatform {
                 reference: reference.familiar(),
