@@ -4,14 +4,13 @@
 //! once: fetch → hash while decompressing → unpack into staging → make durable → publish → merge the
 //! chain → set the reference. Nothing is visible by name before all of it is there.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 
 use crate::digest::{DiffId, Digest, HashingReader};
 use crate::image::{
-    CONFIG_LIMIT_BYTES, Compression, Descriptor, ImageConfig, Manifest, Parsed, Platform,
-    Reference, layer_compression, select,
+    CONFIG_LIMIT_BYTES, Descriptor, ImageConfig, Manifest, Parsed, Platform, Reference, select,
 };
-use crate::layer::{Compressed, Unpacked, unpack};
+use crate::layer::{Unpacked, decompress, unpack};
 use crate::registry::RawManifest;
 use crate::service::error::{Error, Result};
 use crate::service::pipeline::{ReadAhead, in_parallel};
@@ -20,8 +19,6 @@ use crate::store::{Claim, Download, Ref, RefName, Stage, read_limited};
 
 /// How many layers are fetched at once.
 const LAYERS_AT_ONCE: usize = 3;
-/// Bytes taken from the network at once.
-const READ_BYTES: usize = 128 * 1024;
 
 /// What to pull.
 #[derive(Clone, Debug)]
@@ -203,7 +200,8 @@ impl Strata {
     }
 
     /// Streams a blob through its checks into staging: one thread fetches, hashes and inflates, one
-    /// hashes and unpacks.
+    /// hashes and unpacks. How the blob is compressed is seen in its first bytes, as docker does it:
+    /// there are manifests whose media type is wrong about it.
     fn unpack_blob(
         &self,
         reference: &Reference,
@@ -212,7 +210,6 @@ impl Strata {
         (download, stage): (&mut Download, &mut Stage),
     ) -> Result<Unpacked> {
         stage.claim(Claim::Layer(layer.0))?;
-        let compressed = compressed(layer_compression(&blob.media_type)?);
         let offset = download.len_bytes();
         let network: Box<dyn Read + Send> = if offset < blob.size {
             Box::new(self.registry()?.blob(reference, blob, offset)?)
@@ -224,8 +221,7 @@ impl Strata {
         let mut hashing = HashingReader::new(counted);
         let files = stage.layer_files()?;
         let unpacked = std::thread::scope(|scope| {
-            let decoder = compressed.decoder(BufReader::with_capacity(READ_BYTES, &mut hashing))?;
-            unpack(ReadAhead::new(scope, decoder), files, stage)
+            unpack(ReadAhead::new(scope, decompress(&mut hashing)?), files, stage)
         });
         if unpacked.as_ref().is_ok() || unpacked.as_ref().is_err_and(is_garbage) {
             // That the bytes are not the right ones says more than what is wrong with them.
@@ -262,15 +258,6 @@ impl Strata {
 
     fn layer(&self, blob: &Descriptor, state: LayerState) {
         self.tell(Event::Layer { id: blob.digest, state });
-    }
-}
-
-/// Returns how a blob of this compression is undone.
-pub(crate) const fn compressed(compression: Compression) -> Compressed {
-    match compression {
-        Compression::None => Compressed::Not,
-        Compression::Gzip => Compressed::Gzip,
-        Compression::Zstd => Compressed::Zstd,
     }
 }
 
