@@ -139,12 +139,13 @@ impl Strata {
         Ok(None)
     }
 
-    /// Copies a blob from a registry that is known to have it. One that has it no longer, or cannot
-    /// be reached, is no error: the layer can be compressed again.
+    /// Copies a blob from a repository that is known to have it, of whatever registry: of this one too
+    /// if it mounts nothing. One that has it no longer, or cannot be reached, is no error: the layer
+    /// can be compressed again.
     fn copy_across(&self, reference: &Reference, layer: DiffId, source: &Source) -> Result<bool> {
         for repository in &source.repositories {
             let Ok(from) = repository.parse::<Reference>() else { continue };
-            if from.domain() == reference.domain() {
+            if from.domain() == reference.domain() && from.path() == reference.path() {
                 continue;
             }
             let blob = Descriptor::new(&source.media_type, source.digest, source.size);
@@ -218,7 +219,9 @@ impl Strata {
 
     fn push_config(&self, reference: &Reference, image: &Image) -> Result<()> {
         let digest = image.id();
-        if self.registry()?.has_blob(reference, digest)? {
+        if self.registry()?.has_blob(reference, digest)?
+            || self.mount_config(reference, image)? == Mounted::Yes
+        {
             return Ok(());
         }
         let bytes = image.config_bytes.clone();
@@ -231,6 +234,22 @@ impl Strata {
     /// Remembers under which digest the registry has the image.
     fn remember_push(
         &self,
+    /// Takes the configuration over from a repository of the same registry that has the image.
+    fn mount_config(&self, reference: &Reference, image: &Image) -> Result<Mounted> {
+        for name in self.store.names_of(image.digest)? {
+            let RefName::Named(from) = &name else { continue };
+            let is_there = self.store.reference(&name)?.is_some_and(|found| found.target.is_some());
+            let other = from.domain() == reference.domain() && from.path() != reference.path();
+            if is_there
+                && other
+                && self.registry()?.mount_blob(reference, from, image.id())? == Mounted::Yes
+            {
+                return Ok(Mounted::Yes);
+            }
+        }
+        Ok(Mounted::No)
+    }
+
         reference: &Reference,
         image: &Image,
         digest: crate::digest::Digest,
