@@ -116,6 +116,10 @@ impl Progress for Shown {
             Event::PullingFrom { tag, repository } => {
                 say(&format!("{tag}: Pulling from {repository}"));
             }
+            Event::Pulled(digest) => say(&format!("Digest: {digest}")),
+            Event::Pushed { tag, digest, size } => {
+                say(&format!("{tag}: digest: {digest} size: {size}"));
+            }
             Event::Layer { id, state } => self.layer(id, &state),
         }
     }

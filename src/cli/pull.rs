@@ -9,7 +9,7 @@ use crate::cli::error::Failure;
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
 use crate::image::{Platform, Reference};
-use crate::service::{PullRequest, Pulled};
+use crate::service::PullRequest;
 
 /// Download an image from a registry
 #[derive(Debug, Args)]
@@ -46,21 +46,13 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
     let strata = context.strata_with(Arc::new(Shown::new(arguments.quiet)))?;
     let request = PullRequest { reference, platform: arguments.platform };
     if arguments.all_tags {
-        let pulled = strata.pull_all(&request)?;
-        for image in &pulled {
-            digest(image, arguments.quiet)?;
-        }
-        let newer = pulled.iter().any(|image| image.newer);
-        return status(newer, &request.reference.familiar_name(), arguments.quiet);
+        let newer = strata.pull_all(&request)?.iter().any(|image| image.newer);
+        status(newer, &request.reference.familiar_name(), arguments.quiet)?;
+        return line(&request.reference.repository());
     }
     let pulled = strata.pull(&request)?;
-    digest(&pulled, arguments.quiet)?;
     status(pulled.newer, &pulled.reference.familiar(), arguments.quiet)?;
     line(&pulled.reference.to_string())
-}
-
-fn digest(pulled: &Pulled, quiet: bool) -> Result<(), Failure> {
-    if quiet { Ok(()) } else { line(&format!("Digest: {}", pulled.digest)) }
 }
 
 fn status(newer: bool, name: &str, quiet: bool) -> Result<(), Failure> {

@@ -37,26 +37,18 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failur
         return Err(Failure::text("tag can't be used with --all-tags/-a"));
     }
     let strata = context.strata_with(Arc::new(Shown::new(arguments.quiet)))?;
+    let repository = reference.repository();
     if !arguments.quiet {
-        let repository = reference.repository();
-        line(&format!("The push refers to repository [{repository}]"))?;
         if reference.tag().is_none() && !arguments.all_tags {
             line("Using default tag: latest")?;
         }
+        line(&format!("The push refers to repository [{repository}]"))?;
     }
-    let pushed = if arguments.all_tags {
-        strata.push_all(&reference)?
+    let name = if arguments.all_tags {
+        strata.push_all(&reference)?;
+        repository
     } else {
-        vec![strata.push(&reference)?]
+        strata.push(&reference)?.reference.to_string()
     };
-    for image in pushed {
-        let text = if arguments.quiet {
-            image.reference.to_string()
-        } else {
-            let tag = image.reference.tag().unwrap_or_default();
-            format!("{tag}: digest: {} size: {}", image.digest, image.size)
-        };
-        line(&text)?;
-    }
-    Ok(())
+    if arguments.quiet { line(&name) } else { Ok(()) }
 }

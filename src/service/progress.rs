@@ -10,10 +10,21 @@ use crate::digest::Digest;
 pub enum Event {
     /// A pull begins: which tag or digest, of which repository, as docker prints them.
     PullingFrom {
-        /// Tag or digest.
+        /// The tag, or the whole name with the digest.
         tag: String,
         /// Repository.
         repository: String,
+    },
+    /// An image was pulled: this is what the registry has under its name.
+    Pulled(Digest),
+    /// An image was pushed.
+    Pushed {
+        /// The tag, or the digest where there is no tag.
+        tag: String,
+        /// The manifest that is in the registry.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
     },
     /// A layer changes its state.
     Layer {

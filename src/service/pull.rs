@@ -77,6 +77,7 @@ impl Strata {
         stage.claim(Claim::Image(documents.manifest_digest))?;
         self.fetch_layers(&reference, &documents, &mut stage)?;
         let newer = self.publish(&reference, &documents, &mut stage)?;
+        self.tell(Event::Pulled(digest));
         Ok(Pulled { reference, digest, newer })
     }
 
@@ -84,18 +85,18 @@ impl Strata {
         &self,
         reference: &Reference,
         target: RawManifest,
-        // An index knows the platforms of its images better than they do themselves.
-        let mut unchecked = platform;
         platform: Option<&Platform>,
     ) -> Result<Documents> {
+        // An index knows the platforms of its images better than they do themselves.
+        let mut unchecked = platform;
         let (manifest_digest, manifest_bytes, manifest) =
             match Parsed::parse(&target.bytes, target.media_type.as_deref())? {
                 Parsed::Manifest(manifest) => (target.digest, target.bytes.clone(), manifest),
                 Parsed::Index(index) => {
                     let wanted = platform.cloned().unwrap_or_else(Platform::host);
-                    unchecked = platform.filter(|_| chosen.platform.is_none());
                     let chosen = select(&index, &wanted)
                         .ok_or_else(|| Error::NoPlatform(wanted.to_string()))?;
+                    unchecked = platform.filter(|_| chosen.platform.is_none());
                     let raw = self.registry()?.manifest(reference, chosen.digest)?;
                     match Parsed::parse(&raw.bytes, raw.media_type.as_deref())? {
                         Parsed::Manifest(manifest) => (raw.digest, raw.bytes, manifest),
@@ -140,11 +141,14 @@ impl Strata {
     ) -> Result<()> {
         let mut missing: Vec<(&Descriptor, DiffId)> = Vec::new();
         let repository = reference.repository();
+        let is_known = self.is_known(documents);
         for (blob, layer) in documents.manifest.layers.iter().zip(&documents.config.rootfs.diff_ids)
         {
             stage.claim(Claim::Layer(layer.0))?;
             if self.store.has_layer(*layer) {
-                self.layer(blob, LayerState::AlreadyExists);
+                if !is_known {
+                    self.layer(blob, LayerState::AlreadyExists);
+                }
                 let form = (blob.digest, blob.size, blob.media_type.as_str());
                 self.store.add_source(*layer, form, &repository)?;
             } else if !missing.iter().any(|(_, other)| other == layer) {
@@ -160,6 +164,14 @@ impl Strata {
             Ok::<_, Error>(())
         })?;
         Ok(())
+    }
+
+    /// Says whether the image is here already, under whatever name.
+    fn is_known(&self, documents: &Documents) -> bool {
+        let Documents { manifest, config, .. } = documents;
+        let layers = &config.rootfs.diff_ids;
+        self.store.blob(manifest.config.digest).is_ok()
+            && layers.iter().all(|layer| self.store.has_layer(*layer))
     }
 
     /// Fetches one layer. What an interrupted pull has left of it is used; if that turns out to be
@@ -274,8 +286,8 @@ pub(crate) fn check_digest(what: &str, expected: Digest, actual: Digest) -> Resu
 
 fn tag_text(reference: &Reference) -> String {
     match (reference.digest(), reference.tag()) {
-        (Some(digest), _) => digest.to_string(),
-        (None, tag) => tag.unwrap_or_default().to_owned(),
+        (None, Some(tag)) => tag.to_owned(),
+        _ => reference.to_string(),
     }
 }
 

@@ -57,7 +57,7 @@ impl Strata {
         let reference = reference.tag_or_latest();
         let text = reference.familiar();
         let (image, by, _lease) =
-            self.lease_image(&text).map_err(|error| nothing_to_push(error, &reference))?;
+            self.lease_image(&text).map_err(|error| self.nothing_to_push(error, &reference))?;
         if by == FoundBy::Id {
             return Err(Error::NothingToPush(reference.familiar_name()));
         }
@@ -72,7 +72,10 @@ impl Strata {
         let (media_type, bytes) = manifest_to_push(&image, used);
         let digest = self.registry()?.push_manifest(&reference, &media_type, &bytes)?;
         self.remember_push(&reference, &image, digest)?;
-        Ok(Pushed { reference, digest, size: bytes.len() as u64 })
+        let tag = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
+        let size = bytes.len() as u64;
+        self.tell(Event::Pushed { tag, digest, size });
+        Ok(Pushed { reference, digest, size })
     }
 
     /// Sees to it that the repository has a layer; returns the form that it has.
@@ -231,9 +234,6 @@ impl Strata {
         Ok(self.registry()?.push_blob(reference, digest, size, &open, &|_| {})?)
     }
 
-    /// Remembers under which digest the registry has the image.
-    fn remember_push(
-        &self,
     /// Takes the configuration over from a repository of the same registry that has the image.
     fn mount_config(&self, reference: &Reference, image: &Image) -> Result<Mounted> {
         for name in self.store.names_of(image.digest)? {
@@ -250,6 +250,9 @@ impl Strata {
         Ok(Mounted::No)
     }
 
+    /// Remembers under which digest the registry has the image.
+    fn remember_push(
+        &self,
         reference: &Reference,
         image: &Image,
         digest: crate::digest::Digest,
@@ -261,6 +264,21 @@ impl Strata {
             self.store.set_reference(&name, &to)?;
         }
         Ok(())
+    }
+
+    /// Says what is missing: the tag, or all of the repository.
+    fn nothing_to_push(&self, error: Error, reference: &Reference) -> Error {
+        let of_repository = |(name, _): &(RefName, Ref)| match name {
+            RefName::Named(other) => other.repository() == reference.repository(),
+            _ => false,
+        };
+        match (error, self.store.references()) {
+            (Error::NoImage(_), Ok(names)) if names.iter().any(of_repository) => {
+                Error::NoTag(reference.familiar())
+            }
+            (Error::NoImage(_), _) => Error::NothingToPush(reference.familiar_name()),
+            (other, _) => other,
+        }
     }
 
     fn pushing(&self, layer: DiffId, state: LayerState) {
@@ -287,13 +305,6 @@ fn manifest_to_push(image: &Image, used: Vec<Descriptor>) -> (String, Vec<u8>) {
     let mut manifest = Manifest::new(OCI_MANIFEST, config, layers);
     manifest.annotations = image.manifest.annotations.clone();
     (OCI_MANIFEST.to_owned(), manifest.to_bytes())
-}
-
-fn nothing_to_push(error: Error, reference: &Reference) -> Error {
-    match error {
-        Error::NoImage(_) => Error::NothingToPush(reference.familiar()),
-        other => other,
-    }
 }
 
 /// Reads a file from its beginning, whoever else reads it.
