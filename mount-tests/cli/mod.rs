@@ -1,8 +1,13 @@
 //! The commands, as a person types them.
 
 mod archives;
+mod auth;
 mod containers;
 mod memory;
 mod programs;
+mod pull;
+mod pull_errors;
+mod push;
 mod refusal;
+mod resume;
 mod same;

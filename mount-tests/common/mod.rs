@@ -1,17 +1,24 @@
-//! What the mount tests stand on: a store and its mounts, an ordinary user, a registry, trees as
-//! they are seen from outside.
+//! What the mount tests stand on: a store and its mounts, an ordinary user, a registry and its
+//! faults, images made by hand, trees as they are seen from outside.
 
+mod crafted;
+mod faults;
 mod fixture;
+mod http;
 mod place;
 mod program;
 mod registry;
+pub(crate) mod secured;
 mod session;
 mod tree;
 mod user;
 
+pub(crate) use crafted::{Layer, Packing, noise, small};
+pub(crate) use faults::{Fault, Faults};
+pub(crate) use http::base64;
 pub(crate) use fixture::{debian, fixtures, script};
 pub(crate) use place::everywhere;
 pub(crate) use registry::{Registry, succeed};
-pub(crate) use session::{Session, mounts_below, run};
+pub(crate) use session::{Output, Session, mounts_below, run};
 pub(crate) use tree::{Tree, differences, tree_of};
 pub(crate) use user::Who;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::common::run;
@@ -12,7 +12,7 @@ use crate::common::run;
 pub(crate) struct Registry {
     server: Child,
     host: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Registry {
@@ -32,7 +32,7 @@ impl Registry {
     pub(crate) fn start_in(folder: tempfile::TempDir, configuration: &str) -> Self {
         let path = folder.path().to_str().unwrap();
         let http =
-            if configuration.contains("http:") { "" } else { "http: {addr: '127.0.0.1:0'}\n" };
+            if configuration.contains("http: ") { "" } else { "http: {addr: '127.0.0.1:0'}\n" };
         let text = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: FOLDER/data}}, delete: \
              {{enabled: true}}}}\n{http}{configuration}"
@@ -51,12 +51,39 @@ impl Registry {
         let host = address(&mut said);
         // What it says from now on is read, so that it never waits for room in the pipe.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        Self { server, host, _folder: folder }
+        Self { server, host, folder }
+    }
+
+    /// Returns the registry's host and port.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
     }
 
     /// Returns a reference to an image in the registry.
     pub(crate) fn image(&self, rest: &str) -> String {
         format!("{}/{rest}", self.host)
+    }
+
+    /// Returns the requests it has answered so far, such as `GET /v2/ 200`.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.folder.path().join("requests")).unwrap();
+        log.lines().filter_map(request).collect()
+    }
+
+    /// Returns the requests since `before` of them that changed the registry's blobs.
+    pub(crate) fn uploads_since(&self, before: usize) -> Vec<String> {
+        let changes = self.requests().split_off(before);
+        changes
+            .into_iter()
+            .filter(|r| !r.starts_with("GET") && r.contains("/blobs/uploads"))
+            .collect()
+    }
+
+    /// Returns the file in which it keeps a blob.
+    pub(crate) fn blob(&self, digest: &str) -> PathBuf {
+        let hex = digest.strip_prefix("sha256:").expect("a sha256 digest");
+        let blobs = self.folder.path().join("data/docker/registry/v2/blobs/sha256");
+        blobs.join(&hex[..2]).join(hex).join("data")
     }
 
     /// Copies an image into the registry with skopeo, from what skopeo calls its source.
@@ -95,6 +122,14 @@ fn address(log: &mut impl BufRead) -> String {
         said.push_str(&line);
     }
     panic!("docker-registry ended: {said}");
+}
+
+/// Returns method, target and status of a line of the common log format.
+fn request(line: &str) -> Option<String> {
+    let mut parts = line.split('"');
+    let request = parts.nth(1)?.rsplit_once(' ')?.0;
+    let status = parts.next()?.split_whitespace().next()?;
+    Some(format!("{request} {status}"))
 }
 
 /// Runs another program, which must succeed, and returns what it wrote to standard output.

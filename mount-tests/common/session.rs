@@ -62,6 +62,13 @@ impl Session {
         command
     }
 
+    /// Makes an image of one small file.
+    #[track_caller]
+    pub(crate) fn import(&self, name: &str) {
+        fs::write(self.dir("imported").join("file"), "content\n").unwrap();
+        self.run(&["import", "imported", name]);
+    }
+
     /// Runs the program, whatever comes of it.
     pub(crate) fn try_run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
         run(&mut self.command(arguments))
