@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
 ];
 
 /// Outside crates that have a home, and the rooms that they may be used in.
-const HOMES: [(&str, &[&str]); 20] = [
+const HOMES: [(&str, &[&str]); 19] = [
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
     ("tabwriter", &["cli"]),
@@ -40,7 +40,6 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("libc", &["sys"]),
     ("nix", &["sys"]),
     ("sha2", &["digest"]),
-    ("oci_client", &["registry"]),
     ("reqwest", &["registry"]),
     ("tokio", &["registry"]),
     ("docker_credential", &["registry"]),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use crate::common::secured::{self, PASSWORD, USER};
-use crate::common::{Output, Session, Who, base64, run};
+use crate::common::{Output, Registry, Session, Who, base64, run};
 
 /// A port of this machine, at an address that strata does not take for loopback: its certificate
 /// must be good.
@@ -39,6 +39,12 @@ fn install_helper(session: &Session) {
 fn with_helper(session: &Session, arguments: &[&str]) -> Output {
     let path = format!("{}:/usr/bin:/bin", session.path("bin").display());
     run(session.command(arguments).env("PATH", path))
+}
+
+/// Runs the program where nobody is trusted, as on a machine without ca-certificates.
+fn without_authorities(session: &Session, arguments: &[&str]) -> Output {
+    let mut command = session.command(arguments);
+    run(command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", session.path("none")))
 }
 
 /// Pushes an image and pulls it into another store.
@@ -78,6 +84,33 @@ fn an_authority_is_trusted_through_certs_d_or_the_environment() {
     let mut command = session.command(&["pull", "-q", &name]);
     let output = run(command.env("SSL_CERT_FILE", session.path("ca.pem")));
     assert_eq!((output.stdout, output.code), (format!("{name}\n"), 0), "{}", output.stderr);
+}
+
+#[test]
+fn plain_http_on_this_machine_needs_no_authority() {
+    let registry = Registry::start();
+    let session = Session::new(Who::User);
+    let name = registry.image("demo:1");
+    session.import(&name);
+    for arguments in [["push", &name], ["rmi", &name], ["pull", &name]] {
+        let output = without_authorities(&session, &arguments);
+        assert_eq!(output.code, 0, "{arguments:?}: {}", output.stderr);
+    }
+    let said = without_authorities(&session, &["pull", "127.1:1/demo:1"]).stderr;
+    assert!(said.contains("no certificate authorities found on this machine"), "{said}");
+}
+
+#[test]
+fn an_authority_in_certs_d_needs_no_other() {
+    let (registry, certificate) = secured::with_tls();
+    let host = far_away(registry.host());
+    let session = Session::new(Who::User);
+    let folder = session.dir(&format!(".docker/certs.d/{host}"));
+    fs::write(folder.join("ca.crt"), certificate).unwrap();
+    let name = format!("{host}/demo:1");
+    session.import(&name);
+    let output = without_authorities(&session, &["push", &name]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
 }
 
 #[test]

@@ -2,8 +2,7 @@
 //!
 //! The reader asks for the blob from the byte it has reached, again and again while there is
 //! progress. It keeps no more than what the network handed over last, and checks only the length:
-//! the caller hashes. Every request names a range, the first too: oci-client would hash an answer
-//! to a plain request, and the bytes would be hashed twice.
+//! the caller hashes. Every request names a range, the first too.
 
 use std::fmt;
 use std::io;
@@ -12,10 +11,10 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-use oci_client::client::BlobResponse;
-use oci_client::client::LayerDescriptor;
+use reqwest::Method;
+use reqwest::RequestBuilder;
+use reqwest::Response;
+use reqwest::header::RANGE;
 use tracing::debug;
 
 use crate::digest::Digest;
@@ -23,8 +22,12 @@ use crate::image::Descriptor;
 use crate::image::Reference;
 use crate::registry::Error;
 use crate::registry::Result;
+use crate::registry::document::SMALL_LIMIT_BYTES;
+use crate::registry::document::answer;
 use crate::registry::fault::innermost;
+use crate::registry::fault::silent;
 use crate::registry::fault::timed_out;
+use crate::registry::fault::transport;
 use crate::registry::grant::Grant;
 use crate::registry::hosts::Hosts;
 use crate::registry::refusal::Subject;
@@ -47,7 +50,7 @@ pub struct BlobReader {
 
 /// An answer whose body is being read.
 struct Connection {
-    stream: BoxStream<'static, io::Result<Bytes>>,
+    response: Response,
     /// Bytes to drop: a server that does not know ranges begins at 0.
     skip_bytes: u64,
 }
@@ -185,12 +188,13 @@ impl fmt::Debug for BlobReader {
 impl Connection {
     fn next(&mut self, hosts: &Hosts) -> Next {
         loop {
-            let mut chunk = match hosts.runtime().within(hosts.read_timeout(), self.stream.next()) {
-                Ok(Some(Ok(chunk))) => chunk,
-                Ok(Some(Err(error))) => return Next::Broken(innermost(&error)),
-                Ok(None) => return Next::End,
-                Err(_) => return Next::Broken(timed_out()),
-            };
+            let mut chunk =
+                match hosts.runtime().within(hosts.read_timeout(), self.response.chunk()) {
+                    Ok(Ok(Some(chunk))) => chunk,
+                    Ok(Err(error)) => return Next::Broken(innermost(&error)),
+                    Ok(Ok(None)) => return Next::End,
+                    Err(_) => return Next::Broken(timed_out()),
+                };
             let skip = usize::try_from(self.skip_bytes).unwrap_or(usize::MAX).min(chunk.len());
             chunk.advance(skip);
             self.skip_bytes -= skip as u64;
@@ -201,27 +205,37 @@ impl Connection {
     }
 }
 
-/// Asks for the blob from byte `position` on.
+/// Asks for the blob from byte `position` on: the registry, then the other places that the descriptor
+/// names.
 fn request(
     hosts: &Hosts,
     grant: &Grant,
     descriptor: &Descriptor,
     position: u64,
 ) -> Result<Connection> {
-    let digest = descriptor.digest.to_string();
-    let urls = (!descriptor.urls.is_empty()).then(|| descriptor.urls.clone());
-    let layer = LayerDescriptor { digest: &digest, urls: &urls };
-    let reference = grant.oci_reference("");
-    let answered = grant.oci().pull_blob_stream_partial(&reference, &layer, position, None);
+    let url = grant.url(&format!("blobs/{}", descriptor.digest));
+    let mut response = ask(hosts, grant.request(Method::GET, &url), &url, position)?;
+    for url in descriptor.urls.iter().filter(|url| url.starts_with("http")) {
+        if response.status().is_success() {
+            break;
+        }
+        response = ask(hosts, grant.request(Method::GET, url), url, position)?;
+    }
+    match response.status().as_u16() {
+        206 => Ok(Connection { response, skip_bytes: 0 }),
+        200 => Ok(Connection { response, skip_bytes: position }),
+        _ => {
+            let answer = hosts.runtime().block_on(answer(response, &url, SMALL_LIMIT_BYTES))?;
+            Err(grant.context().refused(&Subject::Blob(descriptor.digest), &answer))
+        }
+    }
+}
+
+fn ask(hosts: &Hosts, request: RequestBuilder, url: &str, position: u64) -> Result<Response> {
+    let answered = request.header(RANGE, format!("bytes={position}-")).send();
     match hosts.runtime().within(hosts.read_timeout(), answered) {
-        Ok(Ok(BlobResponse::Partial(body))) => {
-            Ok(Connection { stream: body.stream, skip_bytes: 0 })
-        }
-        Ok(Ok(BlobResponse::Full(body))) => {
-            Ok(Connection { stream: body.stream, skip_bytes: position })
-        }
-        Ok(Err(error)) => Err(grant.context().failed(&Subject::Blob(descriptor.digest), error)),
-        Err(_) => Err(silent(grant, descriptor.digest)),
+        Ok(response) => response.map_err(|error| transport(url, &error)),
+        Err(_) => Err(silent(url)),
     }
 }
 
@@ -229,18 +243,14 @@ fn request(
 pub(super) fn exists(hosts: &Hosts, repository: &Reference, digest: Digest) -> Result<bool> {
     let scope = Scope::new(repository.path(), Access::Pull);
     hosts.call(repository, &scope, |grant| {
-        let (reference, text) = (grant.oci_reference(""), digest.to_string());
-        let answered = grant.oci().blob_exists(&reference, &text);
-        match hosts.runtime().within(hosts.read_timeout(), answered) {
-            Ok(Ok(exists)) => Ok(exists),
-            Ok(Err(error)) => Err(grant.context().failed(&Subject::Blob(digest), error)),
-            Err(_) => Err(silent(grant, digest)),
+        let url = grant.url(&format!("blobs/{digest}"));
+        let answer = hosts.answer(grant.request(Method::HEAD, &url), &url)?;
+        match answer.status {
+            200..=299 => Ok(true),
+            404 => Ok(false),
+            _ => Err(grant.context().refused(&Subject::Blob(digest), &answer)),
         }
     })
-}
-
-fn silent(grant: &Grant, digest: Digest) -> Error {
-    Error::Interrupted { url: grant.url(&format!("blobs/{digest}")), reason: timed_out() }
 }
 
 #[cfg(test)]

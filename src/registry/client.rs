@@ -1,14 +1,11 @@
-//! The two HTTP clients of a registry: one for small answers, oci-client for everything else.
+//! The two HTTP clients of a registry: one for small answers, one for blobs.
 //!
 //! Both trust the same certificates and use the same proxies: those of the environment
 //! (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), and none on the way to this machine.
 
 use std::time::Duration;
 
-use oci_client::client::Certificate;
-use oci_client::client::CertificateEncoding;
-use oci_client::client::ClientConfig;
-use oci_client::client::ClientProtocol;
+use reqwest::ClientBuilder;
 
 use crate::registry::Error;
 use crate::registry::Options;
@@ -18,11 +15,6 @@ use crate::registry::tls::Trust;
 
 /// How long a server that may not speak TLS has to say so.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest that oci-client keeps a token; strata forgets it earlier.
-const TOKEN_SECONDS: usize = 24 * 3600;
-/// A proxy that no address goes through. oci-client has no other way to say "no proxy".
-const NO_PROXY_FOR: &str = "*,0.0.0.0/0,::/0";
-const UNUSED_PROXY: &str = "http://127.0.0.1:9";
 
 /// How a registry is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,59 +37,40 @@ impl Scheme {
 
 /// Returns the client for small answers.
 pub(super) fn web(host: &Host, options: &Options, trust: &Trust) -> Result<reqwest::Client> {
+    build(host, trust, builder(host, options, trust)?.read_timeout(options.read_timeout))
+}
+
+/// Returns the client for blobs.
+///
+/// It has no read timeout: there it would count the time of an upload too. Who waits for this
+/// client limits the wait.
+pub(super) fn transfer(host: &Host, options: &Options, trust: &Trust) -> Result<reqwest::Client> {
+    build(host, trust, builder(host, options, trust)?)
+}
+
+fn builder(host: &Host, options: &Options, trust: &Trust) -> Result<ClientBuilder> {
     let mut builder = reqwest::Client::builder()
         .user_agent(options.user_agent)
         .connect_timeout(connect_timeout(options, trust))
-        .read_timeout(options.read_timeout)
         .tls_danger_accept_invalid_certs(*trust == Trust::Anyone);
     for certificate in trust.extra() {
         let certificate = reqwest::Certificate::from_der(certificate);
         let certificate = certificate.map_err(|error| unusable(host, &error))?;
         builder = builder.tls_certs_merge([certificate]);
     }
-    if host.is_loopback() {
-        builder = builder.no_proxy();
-    }
-    check_authorities()?;
-    builder.build().map_err(|error| unusable(host, &error))
+    Ok(if host.is_loopback() { builder.no_proxy() } else { builder })
 }
 
-/// Returns the client for everything else.
-///
-/// It has no read timeout: there it would count the time of an upload too. Who waits for this
-/// client limits the wait.
-pub(super) fn oci(
-    host: &Host,
-    options: &Options,
-    trust: &Trust,
-    scheme: Scheme,
-) -> Result<oci_client::Client> {
-    let certificate =
-        |der: &Vec<u8>| Certificate { encoding: CertificateEncoding::Der, data: der.clone() };
-    let mut config = ClientConfig {
-        protocol: match scheme {
-            Scheme::Https => ClientProtocol::Https,
-            Scheme::Http => ClientProtocol::Http,
-        },
-        accept_invalid_certificates: *trust == Trust::Anyone,
-        use_monolithic_push: true,
-        extra_root_certificates: trust.extra().iter().map(certificate).collect(),
-        platform_resolver: None,
-        default_token_expiration_secs: TOKEN_SECONDS,
-        connect_timeout: Some(connect_timeout(options, trust)),
-        user_agent: options.user_agent,
-        ..ClientConfig::default()
-    };
-    if host.is_loopback() {
-        config.http_proxy = Some(UNUSED_PROXY.to_owned());
-        config.no_proxy = Some(NO_PROXY_FOR.to_owned());
-    }
-    oci_client::Client::try_from(config).map_err(|error| unusable(host, &error))
+fn build(host: &Host, trust: &Trust, builder: ClientBuilder) -> Result<reqwest::Client> {
+    builder.build().map_err(|error| match trust {
+        Trust::Authorities(extra) if extra.is_empty() && !has_authorities() => Error::NoAuthorities,
+        _ => unusable(host, &error),
+    })
 }
 
-/// Checks that the machine trusts anyone. oci-client panics where it does not, even for plain http.
-fn check_authorities() -> Result<()> {
-    reqwest::Client::builder().no_proxy().build().map(drop).map_err(|_| Error::NoAuthorities)
+/// Says whether the machine trusts anyone: a client that asks for nothing cannot be built else.
+fn has_authorities() -> bool {
+    reqwest::Client::builder().no_proxy().build().is_ok()
 }
 
 fn connect_timeout(options: &Options, trust: &Trust) -> Duration {

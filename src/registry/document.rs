@@ -1,8 +1,7 @@
 //! Small answers of a registry: manifests, lists of tags, tokens.
 //!
-//! They are read here and not with oci-client, because a hostile registry must not fill the memory
-//! (each answer has a limit) and because three headers matter that oci-client hides: `Content-Type`,
-//! `Link` and `Retry-After`. It must not know what the bytes mean.
+//! A hostile registry must not fill the memory: each answer has a limit. It must not know what the
+//! bytes mean.
 
 use std::time::Duration;
 
@@ -66,6 +65,11 @@ impl Answer {
 /// The network fails, or a good answer has more than `limit_bytes`.
 pub(super) async fn fetch(request: RequestBuilder, url: &str, limit_bytes: u64) -> Result<Answer> {
     let response = request.send().await.map_err(|error| transport(url, &error))?;
+    answer(response, url, limit_bytes).await
+}
+
+/// Reads the rest of an answer that has begun, whatever its status.
+pub(super) async fn answer(response: Response, url: &str, limit_bytes: u64) -> Result<Answer> {
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let is_good = response.status().is_success();
     let body = match read(response, url, limit_bytes).await? {

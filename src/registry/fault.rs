@@ -47,6 +47,11 @@ pub(super) fn timed_out() -> String {
     "net/http: timeout awaiting response".to_owned()
 }
 
+/// Returns the error for a registry that does not answer a request for `url`.
+pub(super) fn silent(url: &str) -> Error {
+    Error::Interrupted { url: printable(url), reason: timed_out() }
+}
+
 /// Returns the errors that `error` wraps, itself first.
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
     let mut causes = vec![error];

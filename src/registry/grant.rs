@@ -1,14 +1,12 @@
 //! `Grant`: the right to one request, with what to send along and whom to name in errors.
 //!
 //! It stands between the rules of a request (`manifest`, `blob`, …) and the two HTTP clients: a
-//! request asks the grant for a client, a URL or a small answer, and never sees a secret.
+//! request asks the grant for a URL or a small answer, and never sees a secret.
 
 use std::sync::Arc;
 
-use oci_client::secrets::RegistryAuth;
-use oci_client::token_cache::RegistryOperation;
-use oci_client::token_cache::RegistryToken;
-use oci_client::token_cache::RegistryTokenType;
+use reqwest::Method;
+use reqwest::RequestBuilder;
 use reqwest::Url;
 
 use crate::image::Reference;
@@ -18,7 +16,6 @@ use crate::registry::document::Answer;
 use crate::registry::document::fetch;
 use crate::registry::host::Host;
 use crate::registry::refusal::Context;
-use crate::registry::token::Access;
 use crate::registry::token::Scope;
 
 /// A registry that was reached: its address, its clients, and the login for it.
@@ -29,8 +26,8 @@ pub(super) struct Peer {
     pub(super) base: String,
     /// The client for small answers.
     pub(super) web: reqwest::Client,
-    /// The client for everything else.
-    pub(super) oci: oci_client::Client,
+    /// The client for blobs.
+    pub(super) transfer: reqwest::Client,
     /// The login, if there is one.
     pub(super) credential: Option<Credential>,
 }
@@ -67,17 +64,6 @@ impl Grant {
         !self.is_fresh && matches!(self.authorization, Authorization::Bearer(_))
     }
 
-    /// Returns the client for uploads and downloads; it has the token of this grant.
-    pub(super) fn oci(&self) -> &oci_client::Client {
-        &self.peer.oci
-    }
-
-    /// Returns the repository as oci-client names it, with `tag`, which may be a digest.
-    pub(super) fn oci_reference(&self, tag: &str) -> oci_client::Reference {
-        let (host, path) = (self.peer.host.address(), self.repository.path());
-        oci_client::Reference::with_tag(host.to_owned(), path.to_owned(), tag.to_owned())
-    }
-
     /// Returns the URL of something in the repository.
     pub(super) fn url(&self, what: &str) -> String {
         format!("{}/v2/{}/{what}", self.peer.base, self.repository.path())
@@ -86,12 +72,22 @@ impl Grant {
     /// Fetches a small answer from `url`, which must be one of the registry.
     pub(super) async fn fetch(&self, url: &str, accept: &str, limit_bytes: u64) -> Result<Answer> {
         let request = self.peer.web.get(url).header("Accept", accept);
-        let request = match &self.authorization {
+        fetch(self.authorized(request), url, limit_bytes).await
+    }
+
+    /// Returns a request for `url` of the client for blobs. Only the registry itself is shown the
+    /// authorization.
+    pub(super) fn request(&self, method: Method, url: &str) -> RequestBuilder {
+        let request = self.peer.transfer.request(method, url);
+        if self.is_of_registry(url) { self.authorized(request) } else { request }
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.authorization {
             Authorization::Anonymous => request,
             Authorization::Basic { user, password } => request.basic_auth(user, Some(password)),
             Authorization::Bearer(token) => request.bearer_auth(token),
-        };
-        fetch(request, url, limit_bytes).await
+        }
     }
 
     /// Returns whom to name in errors of this request.
@@ -105,35 +101,5 @@ impl Grant {
     pub(super) fn is_of_registry(&self, url: &str) -> bool {
         let origin = |url| Url::parse(url).map(|url| url.origin());
         matches!((origin(&self.peer.base), origin(url)), (Ok(own), Ok(other)) if own == other)
-    }
-
-    /// Puts the authorization where oci-client looks for it.
-    ///
-    /// oci-client looks only if a login is stored, and fetches a token itself where it finds none,
-    /// which must not happen for a registry that wants none.
-    pub(super) async fn hand_to_oci(&self) {
-        let token = match &self.authorization {
-            Authorization::Anonymous => return,
-            Authorization::Basic { user, password } => {
-                RegistryTokenType::Basic(user.clone(), password.clone())
-            }
-            Authorization::Bearer(token) => {
-                RegistryTokenType::Bearer(RegistryToken::Token { token: token.clone() })
-            }
-        };
-        let stored = match &self.peer.credential {
-            Some(Credential::Password { user, password }) => {
-                RegistryAuth::Basic(user.clone(), password.clone())
-            }
-            Some(Credential::IdentityToken(_)) | None => RegistryAuth::Anonymous,
-        };
-        let reference = self.oci_reference("");
-        let oci = &self.peer.oci;
-        oci.store_auth_if_needed(self.peer.host.address(), &stored).await;
-        for operation in [RegistryOperation::Pull, RegistryOperation::Push] {
-            if operation == RegistryOperation::Pull || self.scope.access() == Access::Push {
-                oci.tokens.insert(&reference, operation, token.clone()).await;
-            }
-        }
     }
 }

@@ -11,10 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use reqwest::RequestBuilder;
 
 use crate::image::Reference;
 use crate::registry::Options;
 use crate::registry::Result;
+use crate::registry::document::Answer;
+use crate::registry::document::SMALL_LIMIT_BYTES;
+use crate::registry::document::fetch;
+use crate::registry::fault::silent;
 use crate::registry::grant::Grant;
 use crate::registry::host::Host;
 use crate::registry::retry::Backoff;
@@ -80,6 +85,12 @@ impl Hosts {
                 Err(error) => backoff.wait(error)?,
             }
         }
+    }
+
+    /// Sends a request for `url` and reads the small answer, unless the registry stays silent.
+    pub(super) fn answer(&self, request: RequestBuilder, url: &str) -> Result<Answer> {
+        let answered = fetch(request, url, SMALL_LIMIT_BYTES);
+        self.runtime.within(self.read_timeout(), answered).unwrap_or_else(|_| Err(silent(url)))
     }
 
     fn session(&self, repository: &Reference) -> Result<Arc<Session>> {

@@ -3,6 +3,8 @@
 //! What is handed out is the bytes as they came, checked against every digest that is known of
 //! them. It must not know what they say: `image` reads them.
 
+use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
 use reqwest::header::HeaderValue;
 
 use crate::digest::Digest;
@@ -15,7 +17,6 @@ use crate::image::Reference;
 use crate::registry::Error;
 use crate::registry::Result;
 use crate::registry::document::Answer;
-use crate::registry::fault::timed_out;
 use crate::registry::grant::Grant;
 use crate::registry::hosts::Hosts;
 use crate::registry::refusal::Subject;
@@ -108,17 +109,12 @@ fn push_once(
     let name = reference.tag().unwrap_or(&digest);
     let media_type = HeaderValue::from_str(media_type)
         .map_err(|_| grant.context().protocol(format!("{media_type:?} is no media type")))?;
-    // Given as a digest, oci-client panics where the answer has no `Location`; as a tag it does not.
-    let oci_reference = grant.oci_reference(name);
-    let pushed = grant.oci().push_manifest_raw(&oci_reference, bytes.to_vec(), media_type);
-    let subject = Subject::Repository;
-    match hosts.runtime().within(hosts.read_timeout(), pushed) {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(grant.context().failed(&subject, error)),
-        Err(_) => {
-            let url = grant.url(&format!("manifests/{name}"));
-            Err(Error::Interrupted { url, reason: timed_out() })
-        }
+    let url = grant.url(&format!("manifests/{name}"));
+    let request = grant.request(Method::PUT, &url).header(CONTENT_TYPE, media_type);
+    let answer = hosts.answer(request.body(bytes.to_vec()), &url)?;
+    match answer.status {
+        200..=299 => Ok(()),
+        _ => Err(grant.context().refused(&Subject::Repository, &answer)),
     }
 }
 

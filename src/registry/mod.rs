@@ -4,9 +4,8 @@
 //! and readers; it must not know the store, what a manifest says, or the terminal.
 //!
 //! Outside it is synchronous: a call blocks its thread, and a program makes parallel calls from
-//! parallel threads. Inside, `oci-client` speaks the protocol on a tokio runtime of two threads,
-//! and neither of both names appears in the public interface. What oci-client cannot do is done
-//! here with the same HTTP library: first contact, tokens, and the small answers (`document`).
+//! parallel threads. Inside, `reqwest` speaks HTTP on a tokio runtime of two threads, and neither
+//! of both names appears in the public interface.
 //!
 //! Reading order: `hosts` (the loop of every request) → `session` (one registry) → `manifest`,
 //! `tags`, `blob`, `upload` (the requests) → `refusal`, `fault` (what an answer means).

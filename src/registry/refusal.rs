@@ -5,9 +5,6 @@
 
 use std::time::Duration;
 
-use oci_client::errors::OciDistributionError;
-use oci_client::errors::OciEnvelope;
-use oci_client::errors::OciErrorCode;
 use serde::Deserialize;
 
 use crate::digest::Digest;
@@ -15,7 +12,6 @@ use crate::image::Reference;
 use crate::registry::Error;
 use crate::registry::document::Answer;
 use crate::registry::fault::printable;
-use crate::registry::fault::transport;
 use crate::registry::host::Host;
 use crate::registry::token::Access;
 
@@ -73,31 +69,6 @@ impl Context<'_> {
         )
     }
 
-    /// Returns what an error of oci-client in a request about `subject` means.
-    pub(super) fn failed(&self, subject: &Subject, error: OciDistributionError) -> Error {
-        match error {
-            OciDistributionError::RequestError(error) => {
-                let url = error.url().map_or_else(String::new, ToString::to_string);
-                match error.status() {
-                    Some(status) => self.error(subject, Refusal::bare(url, status.as_u16())),
-                    None => transport(&url, &error),
-                }
-            }
-            OciDistributionError::ServerError { code: status, url, message } => {
-                let complaint = Complaint::read(message.as_bytes());
-                let Complaint { code, message } = complaint;
-                self.error(subject, Refusal { url, status, code, message, retry_after: None })
-            }
-            OciDistributionError::UnauthorizedError { url } => {
-                self.error(subject, Refusal::bare(url, 401))
-            }
-            OciDistributionError::RegistryError { envelope, url } => {
-                self.error(subject, Refusal::of_envelope(envelope, url))
-            }
-            error => self.protocol(error.to_string()),
-        }
-    }
-
     /// Returns the error for a registry that breaks the rules.
     pub(super) fn protocol(&self, reason: String) -> Error {
         Error::Protocol { host: self.host.address().to_owned(), reason }
@@ -153,29 +124,6 @@ impl Context<'_> {
                 Error::RepositoryUnknown { repository, message }
             }
         }
-    }
-}
-
-impl Refusal {
-    const fn bare(url: String, status: u16) -> Self {
-        Self { url, status, code: String::new(), message: String::new(), retry_after: None }
-    }
-
-    /// Rebuilds the status from the code: oci-client drops it where it can read the body.
-    fn of_envelope(envelope: OciEnvelope, url: String) -> Self {
-        let Some(first) = envelope.errors.into_iter().next() else { return Self::bare(url, 400) };
-        let (status, code) = match &first.code {
-            OciErrorCode::Unauthorized => (401, ""),
-            OciErrorCode::Denied => (403, ""),
-            OciErrorCode::NameUnknown => (404, NAME_UNKNOWN),
-            OciErrorCode::BlobUnknown
-            | OciErrorCode::ManifestUnknown
-            | OciErrorCode::ManifestBlobUnknown
-            | OciErrorCode::NotFound => (404, ""),
-            OciErrorCode::Toomanyrequests => (429, ""),
-            _ => (400, ""),
-        };
-        Self { code: code.to_owned(), message: first.message, ..Self::bare(url, status) }
     }
 }
 
@@ -251,9 +199,8 @@ mod tests {
     ) -> String {
         let (repository, host) = (reference(), Host::of(&reference()));
         let context = Context { host: &host, repository: &repository, access, had_token };
-        let (url, message) = ("http://x/y?secret=z".to_owned(), body.to_owned());
-        let error = OciDistributionError::ServerError { code: status, url, message };
-        context.failed(subject, error).to_string()
+        let answer = Answer::of("http://x/y?secret=z", status, body.as_bytes());
+        context.refused(subject, &answer).to_string()
     }
 
     fn document(code: &str, message: &str) -> String {

@@ -3,8 +3,7 @@
 //! The wait doubles from attempt to attempt and is then shortened at random, so that many layers
 //! that were refused together do not come back together. What a registry asks for in `Retry-After`
 //! is the least that is waited; a registry that asks for more than a person would wait gets no
-//! second request. oci-client does not show that header, so it counts for manifests, tags and
-//! tokens only.
+//! second request.
 
 use std::hash::BuildHasher;
 use std::hash::RandomState;

@@ -3,7 +3,7 @@
 //! The first contact decides for the whole run whether the registry is spoken to with TLS and how
 //! it wants to be authenticated to. A host that may be insecure is asked with TLS first and in the
 //! clear only if that fails, as docker does. Tokens are fetched for each scope, kept until shortly
-//! before they expire, and handed to oci-client for each request.
+//! before they expire.
 //!
 //! Locks: `tokens` is held while a token is fetched, so that parallel layers share one.
 
@@ -65,9 +65,9 @@ impl Session {
             Trust::Authorities(_) => &[Scheme::Https],
         };
         let (scheme, challenge) = contact(&web, &host, schemes, options, runtime)?;
-        let oci = client::oci(&host, options, &trust, scheme)?;
+        let transfer = client::transfer(&host, options, &trust)?;
         let base = format!("{}://{}", scheme.as_str(), host.address());
-        let peer = Arc::new(Peer { host, base, web, oci, credential });
+        let peer = Arc::new(Peer { host, base, web, transfer, credential });
         Ok(Self { peer, challenge, tokens: Mutex::default() })
     }
 
@@ -80,9 +80,7 @@ impl Session {
     ) -> Result<Grant> {
         let (authorization, is_fresh) = self.authorization(runtime, repository, scope)?;
         let (peer, repository) = (Arc::clone(&self.peer), repository.clone());
-        let grant = Grant { peer, repository, scope: scope.clone(), authorization, is_fresh };
-        runtime.block_on(grant.hand_to_oci());
-        Ok(grant)
+        Ok(Grant { peer, repository, scope: scope.clone(), authorization, is_fresh })
     }
 
     /// Forgets the token for `scope`: the registry does not take it any more.

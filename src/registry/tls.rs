@@ -5,7 +5,7 @@
 //! whoever vouches for it, as docker does: plain http would be allowed too. A certificate that is
 //! there and cannot be used is an error that names it, never a silent fallback.
 //!
-//! Client certificates (`*.cert`, `*.key`) are not read: oci-client cannot send them.
+//! Client certificates (`*.cert`, `*.key`) are not read.
 
 use std::fs;
 use std::io;

@@ -1,7 +1,6 @@
 //! Tokens: what a registry's token server gives for a login (distribution token authentication).
 //!
-//! oci-client has this flow too, but swallows refusals and cannot use an identity token; so the
-//! token is fetched here and handed to it. It must not know what a token is used for.
+//! It must not know what a token is used for.
 
 use std::time::Duration;
 
@@ -126,7 +125,7 @@ pub(super) fn read(answer: &Answer) -> Result<Token> {
     Ok(Token { value, lifetime: lifetime.clamp(DEFAULT_LIFETIME, LONGEST_LIFETIME) })
 }
 
-/// Says whether the text can stand in a header; oci-client panics where it cannot.
+/// Says whether the text can stand in a header.
 #[expect(clippy::ptr_arg, reason = "the signature that Option::filter calls")]
 fn is_token(text: &String) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())

@@ -3,7 +3,7 @@
 //! A blob goes up in one request (`POST`, then one `PUT` with the whole body): every registry takes
 //! that, chunks not. The caller's thread reads and the runtime sends, with a few chunks between
 //! them; an attempt that fails begins again at the first byte. What a failed attempt left at the
-//! registry is the registry's to clean: oci-client cannot cancel an upload.
+//! registry is the registry's to clean.
 
 use std::io;
 use std::io::Read;
@@ -11,7 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use oci_client::errors::OciDistributionError;
+use reqwest::Body;
+use reqwest::Method;
+use reqwest::RequestBuilder;
+use reqwest::Url;
+use reqwest::header::CONTENT_LENGTH;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::header::LOCATION;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -19,7 +25,10 @@ use crate::digest::Digest;
 use crate::image::Reference;
 use crate::registry::Error;
 use crate::registry::Result;
-use crate::registry::fault::timed_out;
+use crate::registry::document::Answer;
+use crate::registry::document::SMALL_LIMIT_BYTES;
+use crate::registry::document::fetch;
+use crate::registry::fault::silent;
 use crate::registry::grant::Grant;
 use crate::registry::hosts::Hosts;
 use crate::registry::refusal::Subject;
@@ -65,17 +74,14 @@ pub(super) fn mount(
     }
     let scope = Scope::mount(repository.path(), from.path());
     let mounted = hosts.call(repository, &scope, |grant| {
-        let (to, text) = (grant.oci_reference(""), digest.to_string());
-        let (host, path) = (to.registry().to_owned(), from.path().to_owned());
-        let from = oci_client::Reference::with_tag(host, path, String::new());
-        let answered = grant.oci().mount_blob(&to, &from, &text);
-        match hosts.runtime().within(hosts.read_timeout(), answered) {
-            // A registry that mounts need not say where the blob is now.
-            Ok(Ok(()) | Err(OciDistributionError::RegistryNoLocationError)) => Ok(Mounted::Yes),
+        let query = [("mount", digest.to_string()), ("from", from.path().to_owned())];
+        let url = with_query(grant, &grant.url("blobs/uploads/"), &query)?;
+        let answer = hosts.answer(empty_post(grant, &url), &url)?;
+        match answer.status {
+            201 => Ok(Mounted::Yes),
             // 202: the registry opened an upload instead.
-            Ok(Err(OciDistributionError::SpecViolationError(_))) => Ok(Mounted::No),
-            Ok(Err(error)) => Err(grant.context().failed(&Subject::Blob(digest), error)),
-            Err(_) => Err(silent(grant)),
+            200..=299 => Ok(Mounted::No),
+            _ => Err(grant.context().refused(&Subject::Blob(digest), &answer)),
         }
     });
     match mounted {
@@ -104,29 +110,41 @@ pub(super) fn push(hosts: &Hosts, repository: &Reference, upload: &Upload<'_>) -
     hosts.call(repository, &scope, |grant| upload.attempt(hosts, grant))
 }
 
-/// The result of an upload as the task that sends it reports it.
-type Sent = std::result::Result<String, OciDistributionError>;
-
 impl Upload<'_> {
     fn attempt(&self, hosts: &Hosts, grant: &Grant) -> Result<()> {
         let source = (self.open)().map_err(|source| self.unreadable(source))?;
+        let url = self.begin(hosts, grant)?;
         let (sender, receiver) = mpsc::channel(CHUNKS_BETWEEN);
-        let task = self.send(hosts, grant, receiver);
+        let task = self.send(hosts, grant, url.clone(), receiver);
         if let Err(error) = self.feed(hosts, grant, source, sender) {
             task.abort();
             return Err(error);
         }
         let abort = task.abort_handle();
         let limit = hosts.read_timeout().saturating_mul(COMMIT_FACTOR);
-        match hosts.runtime().within(limit, task) {
-            Ok(Ok(Ok(_))) => Ok(()),
-            Ok(Ok(Err(error))) => Err(grant.context().failed(&Subject::Blob(self.digest), error)),
-            Ok(Err(error)) => Err(grant.context().protocol(error.to_string())),
+        let answer = match hosts.runtime().within(limit, task) {
+            Ok(Ok(answer)) => answer?,
+            Ok(Err(error)) => return Err(grant.context().protocol(error.to_string())),
             Err(_) => {
                 abort.abort();
-                Err(silent(grant))
+                return Err(silent(&url));
             }
+        };
+        match answer.status {
+            200..=299 => Ok(()),
+            _ => Err(grant.context().refused(&Subject::Blob(self.digest), &answer)),
         }
+    }
+
+    /// Opens an upload and returns where the blob goes.
+    fn begin(&self, hosts: &Hosts, grant: &Grant) -> Result<String> {
+        let url = grant.url("blobs/uploads/");
+        let answer = hosts.answer(empty_post(grant, &url), &url)?;
+        if answer.status != 202 {
+            return Err(grant.context().refused(&Subject::Blob(self.digest), &answer));
+        }
+        let location = answer.header(LOCATION.as_str()).unwrap_or_default();
+        with_query(grant, location, &[("digest", self.digest.to_string())])
     }
 
     /// Starts to send what comes out of `receiver`.
@@ -134,16 +152,18 @@ impl Upload<'_> {
         &self,
         hosts: &Hosts,
         grant: &Grant,
+        url: String,
         receiver: mpsc::Receiver<Bytes>,
-    ) -> JoinHandle<Sent> {
-        let (oci, reference) = (grant.oci().clone(), grant.oci_reference(""));
-        let (digest, size) = (self.digest.to_string(), self.size);
+    ) -> JoinHandle<Result<Answer>> {
         let body = stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|chunk| (Ok(chunk), receiver))
+            receiver.recv().await.map(|chunk| (Ok::<_, io::Error>(chunk), receiver))
         });
-        hosts
-            .runtime()
-            .spawn(async move { oci.push_blob_stream(&reference, body, &digest, Some(size)).await })
+        let request = grant
+            .request(Method::PUT, &url)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, self.size)
+            .body(Body::wrap_stream(body));
+        hosts.runtime().spawn(async move { fetch(request, &url, SMALL_LIMIT_BYTES).await })
     }
 
     /// Reads the blob into `sender`. Ends early where the other side does: its result says why.
@@ -169,7 +189,7 @@ impl Upload<'_> {
             match hosts.runtime().within(stall_limit(hosts), sender.send(Bytes::from(chunk))) {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Ok(()),
-                Err(_) => return Err(silent(grant)),
+                Err(_) => return Err(silent(&grant.url("blobs/uploads/"))),
             }
             sent = found_bytes;
             (self.progress)(sent);
@@ -193,8 +213,20 @@ fn read_chunk(source: &mut dyn Read) -> io::Result<Vec<u8>> {
     Ok(chunk)
 }
 
-fn silent(grant: &Grant) -> Error {
-    Error::Interrupted { url: grant.url("blobs/uploads/"), reason: timed_out() }
+/// Returns a request that opens an upload. Some registries insist on the length of nothing.
+fn empty_post(grant: &Grant, url: &str) -> RequestBuilder {
+    grant.request(Method::POST, url).header(CONTENT_LENGTH, 0)
+}
+
+/// Returns an address of the registry, which may be relative, with more in its query.
+fn with_query(grant: &Grant, location: &str, query: &[(&str, String)]) -> Result<String> {
+    let base = grant.url("");
+    let url = Url::parse(&base).and_then(|base| base.join(location));
+    let mut url = url.map_err(|error| {
+        grant.context().protocol(format!("{location:?} is no address for an upload: {error}"))
+    })?;
+    url.query_pairs_mut().extend_pairs(query);
+    Ok(url.into())
 }
 
 #[cfg(test)]
