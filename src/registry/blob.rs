@@ -361,12 +361,16 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_is_missing_or_forbidden_is_asked_for_once() {
+    fn a_blob_that_cannot_be_had_is_asked_for_once() {
         let table = [
             (Reply::error(404, "BLOB_UNKNOWN"), "blob unknown to registry"),
             (Reply::new(404, ""), "blob unknown to registry"),
             (Reply::error(403, "DENIED"), "pull access denied"),
             (Reply::new(401, ""), "unauthorized: authentication required"),
+            (
+                Reply::error(429, "TOOMANYREQUESTS").header("Retry-After", "3600"),
+                "toomanyrequests: said so",
+            ),
         ];
         for (reply, expected) in table {
             let server = server(move |_, _| reply.clone());

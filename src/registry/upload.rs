@@ -143,7 +143,10 @@ impl Upload<'_> {
         if answer.status != 202 {
             return Err(grant.context().refused(&Subject::Blob(self.digest), &answer));
         }
-        let location = answer.header(LOCATION.as_str()).unwrap_or_default();
+        let Some(location) = answer.header(LOCATION.as_str()) else {
+            let reason = "it does not say where an upload goes".to_owned();
+            return Err(grant.context().protocol(reason));
+        };
         with_query(grant, location, &[("digest", self.digest.to_string())])
     }
 
@@ -236,6 +239,7 @@ mod tests {
     use crate::registry::testserver::Request;
     use crate::registry::testserver::TestServer;
     use crate::registry::testserver::registry;
+    use crate::registry::testserver::registry_with_login;
     use std::cell::Cell;
     use std::cell::RefCell;
 
@@ -322,6 +326,36 @@ mod tests {
         let failing = server(usize::MAX);
         assert!(push(&failing).starts_with("received unexpected HTTP status: 503"));
         assert_eq!(uploads(&failing).len(), 3);
+    }
+
+    #[test]
+    fn an_upload_goes_where_the_registry_says() {
+        let storage = TestServer::start(|_| Reply::new(201, ""));
+        let elsewhere = format!("http://{}/store?state=x", storage.host());
+        // (location, what is wrong)
+        let table = [
+            (Some(elsewhere), ""),
+            (None, "it does not say where an upload goes"),
+            (Some("http://[".to_owned()), "is no address for an upload"),
+        ];
+        for (location, expected) in table {
+            let server = TestServer::start(move |request| match request.line.as_str() {
+                "GET /v2/" => Reply::new(401, "").header("WWW-Authenticate", "Basic realm=r"),
+                _ => match &location {
+                    Some(location) => Reply::new(202, "").header("Location", location),
+                    None => Reply::new(202, ""),
+                },
+            });
+            let (registry, _dir) = registry_with_login(&server, r#""auth":"dTpw""#);
+            let abc = || Ok(Box::new(&b"abc"[..]) as Box<dyn Read + Send>);
+            let digest = Digest::of(b"abc");
+            match registry.push_blob(&server.reference("a"), digest, 3, &abc, &|_| {}) {
+                Ok(()) => assert_eq!(expected, ""),
+                Err(error) => assert!(error.to_string().contains(expected), "{error}"),
+            }
+        }
+        let sent = storage.requests("PUT /store?state=x&digest=sha256%3A");
+        assert_eq!((sent[0].header("authorization"), sent[0].body.as_slice()), ("", &b"abc"[..]));
     }
 
     #[test]
