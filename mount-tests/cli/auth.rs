@@ -60,7 +60,10 @@ fn a_registry_with_an_unknown_authority_is_refused() {
     let (registry, _) = secured::with_tls();
     let session = Session::new(Who::User);
     let host = far_away(registry.host());
-    let said = session.refused(&["pull", &format!("{host}/demo:1")]);
+    let other = session.dir("other");
+    secured::make_authority(&other);
+    let mut command = session.command(&["pull", &format!("{host}/demo:1")]);
+    let said = run(command.env("SSL_CERT_FILE", other.join("ca.pem"))).stderr;
     let expected = format!(
         "Error: Get \"https://{host}/v2/\": tls: failed to verify certificate: x509: certificate \
          signed by unknown authority"

@@ -297,10 +297,16 @@ fn an_index_that_umoci_and_buildah_made_is_pulled() {
     for architecture in ["amd64", "arm64"] {
         buildah(&["add", "--arch", architecture, "list", &format!("oci:{}", oci(architecture))]);
     }
-    let target = format!("docker://{}", registry.image("demo:1"));
-    buildah(&["push", "--tls-verify=false", "--all", "list", &target]);
-    let name = registry.image("demo:1");
-    for architecture in ["amd64", "arm64"] {
+    let table = [
+        ("oci", "application/vnd.oci.image.index.v1+json", "amd64"),
+        ("v2s2", "application/vnd.docker.distribution.manifest.list.v2+json", "arm64"),
+    ];
+    for (format, media_type, architecture) in table {
+        let name = registry.image(&format!("demo:{format}"));
+        let target = format!("docker://{name}");
+        buildah(&["push", "--tls-verify=false", "--all", "--format", format, "list", &target]);
+        let index = registry.raw(&format!("demo:{format}"));
+        assert!(index.contains(media_type), "{index}");
         session.run(&["pull", "--platform", &format!("linux/{architecture}"), &name]);
         assert_eq!(details_of(&session, &name)["Architecture"], architecture);
     }

@@ -14,13 +14,6 @@ fn changes(proxy: &Faults, before: usize) -> Vec<String> {
     lines.filter(|line| !line.starts_with("GET ") && !line.starts_with("HEAD ")).collect()
 }
 
-/// Returns what skopeo finds in a registry under a name: the manifest, byte for byte.
-fn raw(image: &str) -> String {
-    let name = format!("docker://{image}");
-    let mut command = Command::new("skopeo");
-    succeed(command.args(["inspect", "--raw", "--tls-verify=false", &name]))
-}
-
 /// Returns what docker prints last of a push.
 fn last_line(tag: &str, manifest: &str) -> String {
     let digest = strata::digest::Digest::of(manifest.as_bytes());
@@ -67,7 +60,7 @@ fn an_image_that_was_pulled_is_pushed_without_a_blob() {
             .collect();
         exist.sort_unstable();
         expected.extend(exist);
-        let manifest = raw(&registry.image("demo:1"));
+        let manifest = registry.raw("demo:1");
         expected.push(last_line("1", &manifest).trim_end().to_owned());
         assert_eq!(lines, expected);
         assert!(said.contains(&pushed), "{said}");
@@ -98,7 +91,7 @@ fn another_repository_of_the_registry_takes_the_blobs_from_the_first() {
         assert!(line.ends_with(" 201"), "{line}");
     }
     assert_eq!(changes(&proxy, before).len(), 3, "{:?}", changes(&proxy, before));
-    assert_eq!(raw(&registry.image("team/app:1")), raw(&registry.image("other/copy:2")));
+    assert_eq!(registry.raw("team/app:1"), registry.raw("other/copy:2"));
 }
 
 #[test]
@@ -139,7 +132,7 @@ fn another_registry_gets_the_same_blobs() {
         assert_eq!(fs::read(second.blob(&layer.digest())).unwrap(), layer.blob);
     }
     assert!(said.contains(&pushed), "{said}");
-    assert_eq!(raw(&first.image("demo:1")), raw(&second.image("copy:1")));
+    assert_eq!(first.raw("demo:1"), second.raw("copy:1"));
     second.fetch("copy:1", &session.path("layout"));
 }
 
@@ -208,7 +201,7 @@ fn a_push_says_what_docker_says() {
     let expected = format!(
         "Using default tag: latest\nThe push refers to repository [{name}]\n{short}: \
          Preparing\n{short}: Pushed\n{}",
-        last_line("latest", &raw(&registry.image("demo:latest")))
+        last_line("latest", &registry.raw("demo:latest"))
     );
     assert_eq!(said, expected);
     assert_eq!(session.run(&["push", "-q", &name]), format!("{name}:latest\n"));
@@ -226,7 +219,7 @@ fn all_tags_of_a_repository_are_pushed() {
     let said = session.run(&["push", "-a", &name]);
     assert!(said.starts_with(&format!("The push refers to repository [{name}]\n")), "{said}");
     for tag in ["1", "2"] {
-        let manifest = raw(&format!("{name}:{tag}"));
+        let manifest = registry.raw(&format!("demo:{tag}"));
         assert!(said.contains(&last_line(tag, &manifest)), "{said}");
     }
     assert!(!said.contains("3: digest"), "{said}");

@@ -101,6 +101,13 @@ impl Registry {
         let target = format!("oci:{}:latest", layout.display());
         succeed(command.args([&format!("docker://{}", self.image(image)), &target]));
     }
+
+    /// Returns what skopeo finds under a name: the manifest or the index, byte for byte.
+    pub(crate) fn raw(&self, image: &str) -> String {
+        let name = format!("docker://{}", self.image(image));
+        let mut command = Command::new("skopeo");
+        succeed(command.args(["inspect", "--raw", "--tls-verify=false", &name]))
+    }
 }
 
 impl Drop for Registry {
