@@ -116,6 +116,24 @@ fn a_blob_that_is_truncated_is_named() {
 }
 
 #[test]
+fn an_image_of_which_one_layer_is_damaged_has_no_name() {
+    let attempt = Attempt::new();
+    let layers = [small("one"), small("two"), small("three")];
+    attempt.registry.put_image("demo:1", HERE, &layers);
+    let file = attempt.registry.blob(&layers[2].digest());
+    fs::write(&file, b"damage").unwrap();
+    let name = attempt.registry.image("demo:1");
+    let said = attempt.session.refused(&["pull", &name]);
+    assert!(said.contains(&layers[2].digest()), "{said}");
+    // A layer that is whole may stay; nothing names it.
+    let mut found = left_behind(&attempt.session);
+    found.retain(|path| !path.contains("/layers/"));
+    assert_eq!(found, Vec::<String>::new());
+    fs::write(&file, &layers[2].blob).unwrap();
+    attempt.session.run(&["pull", &name]);
+}
+
+#[test]
 fn a_blob_that_is_gone_is_named() {
     let attempt = Attempt::new();
     let layer = small("file");
