@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use crate::common::secured::{self, PASSWORD, USER};
-use crate::common::{Output, Registry, Session, Who, base64, run};
+use crate::common::{Output, Registry, Session, Who, base64, no_beginning, run};
 
 /// A port of this machine, at an address that strata does not take for loopback: its certificate
 /// must be good.
@@ -31,6 +31,7 @@ fn install_helper(session: &Session) {
          '{{\"ServerURL\":\"%s\",\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}' \"$server\"\n"
     );
     let file = session.dir("bin").join("docker-credential-test");
+    let _guard = no_beginning();
     fs::write(&file, script).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::thread;
 
-use crate::common::{Fault, Faults, Layer, Packing, Registry, Session, Who, noise};
+use crate::common::{Fault, Faults, Layer, Packing, Registry, Session, Who, noise, spawn};
 
 const MIB: u64 = 1 << 20;
 /// How much of the layer the first pull gets.
@@ -50,7 +50,7 @@ fn download(session: &Session, layer: &Layer) -> PathBuf {
 /// Pulls the image and kills the pull when some of the layer has reached the disk; returns how much.
 fn killed_pull(session: &Session, proxy: &Faults, layer: &Layer) -> u64 {
     let mut command = session.command(&["pull", &proxy.image("demo:1")]);
-    let mut pull: Child = command.stdout(Stdio::null()).spawn().unwrap();
+    let mut pull: Child = spawn(command.stdout(Stdio::null()));
     proxy.stalled();
     // What the proxy has passed is on its way; the pull waits for more and cannot end before.
     let file = download(session, layer);

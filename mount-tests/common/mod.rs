@@ -19,6 +19,6 @@ pub(crate) use http::base64;
 pub(crate) use fixture::{debian, fixtures, script};
 pub(crate) use place::everywhere;
 pub(crate) use registry::{Registry, succeed};
-pub(crate) use session::{Output, Session, mounts_below, run};
+pub(crate) use session::{Output, Session, mounts_below, no_beginning, run, spawn};
 pub(crate) use tree::{Tree, differences, tree_of};
 pub(crate) use user::Who;

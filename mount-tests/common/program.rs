@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::common::Who;
+use crate::common::session::no_beginning;
 
 /// The program. The one for ordinary users is a copy in a temporary folder, because they may not
 /// reach the build folder; the tests that run at the same time share it.
@@ -26,6 +27,8 @@ impl Program {
         let folder = shared.upgrade().unwrap_or_else(|| {
             let folder = tempfile::tempdir().expect("a temporary folder");
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            // Whoever began now would keep the copy open for writing, and it could not be run.
+            let _guard = no_beginning();
             fs::copy(env!("CARGO_BIN_EXE_strata"), folder.path().join("strata")).unwrap();
             Arc::new(folder)
         });

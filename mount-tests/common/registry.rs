@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::common::run;
+use crate::common::{run, spawn};
 
 /// A docker-registry of its own for one test; it ends with the value.
 #[derive(Debug)]
@@ -39,14 +39,14 @@ impl Registry {
         );
         fs::write(folder.path().join("config.yml"), text.replace("FOLDER", path)).unwrap();
         let log = File::create(folder.path().join("requests")).unwrap();
-        let mut server = Command::new("docker-registry")
-            .arg("serve")
-            .arg(folder.path().join("config.yml"))
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("docker-registry: {error}"));
+        let mut server = spawn(
+            Command::new("docker-registry")
+                .arg("serve")
+                .arg(folder.path().join("config.yml"))
+                .stdin(Stdio::null())
+                .stdout(log)
+                .stderr(Stdio::piped()),
+        );
         let mut said = BufReader::new(server.stderr.take().expect("it is piped"));
         let host = address(&mut said);
         // What it says from now on is read, so that it never waits for room in the pipe.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::common::http::{base64, base64_url};
-use crate::common::{Fault, Faults, Registry, succeed};
+use crate::common::{Fault, Faults, Registry, spawn, succeed};
 
 pub(crate) const USER: &str = "alice";
 pub(crate) const PASSWORD: &str = "s3cret";
@@ -116,7 +116,7 @@ fn access(scope: &str, may_push: bool) -> Value {
 fn sign(folder: &Path, bytes: &[u8]) -> Vec<u8> {
     let mut command = Command::new("openssl");
     command.args(["dgst", "-sha256", "-sign", "token.key"]).current_dir(folder);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
     child.stdin.take().expect("it is piped").write_all(bytes).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "openssl signs nothing");

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::common::Who;
 use crate::common::program::Program;
@@ -71,7 +72,9 @@ impl Session {
 
     /// Runs the program, whatever comes of it.
     pub(crate) fn try_run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
-        run(&mut self.command(arguments))
+        let mut command = self.command(arguments);
+        let unmounts = arguments.first().is_some_and(|verb| verb.as_ref() == "umount");
+        if unmounts { run_alone(&mut command) } else { run(&mut command) }
     }
 
     /// Runs the program and returns what it wrote to standard output.
@@ -116,9 +119,35 @@ impl Drop for Session {
     }
 }
 
+/// Held while a process begins. Until it runs its program it has a copy of every file that any test
+/// has open, so a file just written cannot be run and a mount just left cannot be unmounted.
+static BEGINNING: Mutex<()> = Mutex::new(());
+
+/// Keeps all tests from beginning a process.
+pub(crate) fn no_beginning() -> MutexGuard<'static, ()> {
+    BEGINNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Begins a process.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    let _guard = no_beginning();
+    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    finish(spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())))
+}
+
+/// Runs a command to its end while no other begins.
+fn run_alone(command: &mut Command) -> Output {
+    let _guard = no_beginning();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    finish(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
+}
+
+fn finish(child: Child) -> Output {
+    let output = child.wait_with_output().unwrap();
     Output {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
