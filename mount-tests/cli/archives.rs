@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::common::{Session, Who, script, succeed};
+use crate::common::{Session, Who, script, spawn, succeed};
 
 /// A folder with a few files, and a tar of it.
 fn sources(session: &Session) -> Vec<u8> {
@@ -31,7 +31,7 @@ fn inspect(session: &Session, image: &str) -> Value {
 
 fn names(session: &Session, image: &str) -> Vec<String> {
     let mut export = session.command(&["export", image]);
-    let mut export = export.stdout(Stdio::piped()).spawn().unwrap();
+    let mut export = spawn(export.stdout(Stdio::piped()));
     let tar = export.stdout.take().unwrap();
     let listed = succeed(Command::new("tar").arg("-t").stdin(tar));
     assert!(export.wait().unwrap().success());
@@ -59,7 +59,7 @@ fn a_tar_is_imported_however_it_is_compressed_and_wherever_it_comes_from() {
         assert_eq!(inspect(&session, "made:1")["RootFS"]["Layers"][0], layer.as_str(), "{source}");
     }
     let mut import = session.command(&["import", "-", "stdin:1"]);
-    let mut import = import.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut import = spawn(import.stdin(Stdio::piped()).stdout(Stdio::null()));
     import.stdin.take().unwrap().write_all(&tar).unwrap();
     assert!(import.wait().unwrap().success());
     assert_eq!(inspect(&session, "stdin:1")["RootFS"], inspect(&session, "made:1")["RootFS"]);
@@ -188,7 +188,7 @@ fn an_export_that_nobody_reads_to_its_end_is_no_error_to_print() {
     large.set_len(4 << 20).unwrap();
     session.run(&["import", "image", "made:1"]);
     let mut export = session.command(&["export", "made:1"]);
-    let mut export = export.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut export = spawn(export.stdout(Stdio::piped()).stderr(Stdio::piped()));
     drop(export.stdout.take());
     let output = export.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::{Session, Who, mounts_below, succeed};
+use crate::common::{Session, Who, mounts_below, spawn, succeed};
 
 /// Returns a session with the image `base:1` of three files, and the container `box` made of it.
 fn with_container(who: Who) -> Session {
@@ -121,7 +121,7 @@ fn a_foreground_mount_ends_when_it_is_unmounted_or_asked_to() {
     let session = with_container(Who::User);
     for end in ["umount", "signal"] {
         let mut server = session.command(&["mount", "--foreground", "box", "mount"]);
-        let mut server = server.spawn().unwrap();
+        let mut server = spawn(&mut server);
         while mounts_below(&session.path("")).is_empty() {
             assert!(server.try_wait().unwrap().is_none(), "it ended before it served");
             std::thread::yield_now();

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{Registry, Session, Who, script};
+use crate::common::{Registry, Session, Who, script, spawn};
 
 /// The promise: whatever the size of a layer.
 const MOST_BYTES: u64 = 100_000_000;
@@ -35,7 +35,7 @@ fn a_pull_of_a_large_layer_takes_little_memory() {
 
 /// Runs a command, which must succeed, and returns the most memory it had resident.
 fn peak_bytes(mut command: Command) -> u64 {
-    let child = command.stdout(Stdio::null()).spawn().unwrap();
+    let child = spawn(command.stdout(Stdio::null()));
     let (status, peak) = wait(child);
     assert_eq!(status, 0, "{command:?}");
     peak

@@ -15,8 +15,8 @@ mod user;
 
 pub(crate) use crafted::{Layer, Packing, noise, small};
 pub(crate) use faults::{Fault, Faults};
-pub(crate) use http::base64;
 pub(crate) use fixture::{debian, fixtures, script};
+pub(crate) use http::base64;
 pub(crate) use place::everywhere;
 pub(crate) use registry::{Registry, succeed};
 pub(crate) use session::{Output, Session, mounts_below, no_beginning, run, spawn};
