@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{Fault, Faults, Layer, Packing, Registry, Session, Who, noise, small, succeed};
+use crate::common::{
+    Crafted, Fault, Faults, Packing, Registry, Session, Who, noise, small, succeed,
+};
 
 /// The platform of most images here: the one that tests run on.
 const HERE: &str = "linux/amd64";
@@ -206,7 +208,7 @@ fn layers_of_every_compression_are_the_same_layer() {
     let session = Session::new(Who::User);
     let mut contents = Vec::new();
     for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
-        let layer = Layer::new(packing, &[("noise", &content)]);
+        let layer = Crafted::new(packing, &[("noise", &content)]);
         let tag = format!("demo:{packing:?}");
         registry.put_image(&tag, HERE, &[layer]);
         let (own, name) = (Session::new(Who::User), registry.image(&tag));
@@ -223,7 +225,7 @@ fn layers_of_every_compression_are_the_same_layer() {
 fn a_zstd_image_that_skopeo_wrote_is_pulled() {
     let registry = Registry::start();
     let content = noise(100_000);
-    let layer = Layer::new(Packing::Plain, &[("noise", &content)]);
+    let layer = Crafted::new(Packing::Plain, &[("noise", &content)]);
     registry.put_image("demo:plain", HERE, &[layer]);
     let session = Session::new(Who::User);
     let archive = format!("docker-archive:{}:demo:1", session.path("archive.tar").display());
@@ -330,7 +332,7 @@ fn contents_are_shared_between_images() {
     let content = noise(50_000);
     let session = Session::new(Who::User);
     for name in ["one", "two"] {
-        let layer = Layer::new(Packing::Gzip, &[(name, &content), ("little", name.as_bytes())]);
+        let layer = Crafted::new(Packing::Gzip, &[(name, &content), ("little", name.as_bytes())]);
         registry.put_image(&format!("{name}:1"), HERE, &[layer]);
         session.run(&["pull", "-q", &registry.image(&format!("{name}:1"))]);
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::common::{Fault, Faults, Layer, Registry, Session, Who, run, small};
+use crate::common::{Crafted, Fault, Faults, Registry, Session, Who, run, small};
 
 const HERE: &str = "linux/amd64";
 
@@ -60,7 +60,7 @@ impl Attempt {
     }
 
     /// Puts an image of a layer into the registry.
-    fn put(&self, layer: &Layer) -> String {
+    fn put(&self, layer: &Crafted) -> String {
         self.registry.put_image("demo:1", HERE, std::slice::from_ref(layer));
         self.registry.image("demo:1")
     }

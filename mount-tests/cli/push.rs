@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use crate::common::{Fault, Faults, Layer, Packing, Registry, Session, Who, noise, small, succeed};
+use crate::common::{
+    Crafted, Fault, Faults, Packing, Registry, Session, Who, noise, small, succeed,
+};
 
 const HERE: &str = "linux/amd64";
 
@@ -121,7 +123,7 @@ fn a_registry_that_mounts_nothing_gets_the_blobs() {
 #[test]
 fn another_registry_gets_the_same_blobs() {
     let (first, second) = (Registry::start(), Registry::start());
-    let layers = [Layer::new(Packing::Zstd, &[("noise", &noise(50_000))]), small("two")];
+    let layers = [Crafted::new(Packing::Zstd, &[("noise", &noise(50_000))]), small("two")];
     let pushed = first.put_image("demo:1", HERE, &layers).digest();
     let session = Session::new(Who::User);
     session.run(&["pull", &first.image("demo:1")]);
@@ -139,7 +141,7 @@ fn another_registry_gets_the_same_blobs() {
 #[test]
 fn a_layer_that_no_registry_has_any_more_is_compressed_anew() {
     let (first, second) = (Registry::start(), Registry::start());
-    let layer = Layer::new(Packing::Zstd, &[("noise", &noise(50_000))]);
+    let layer = Crafted::new(Packing::Zstd, &[("noise", &noise(50_000))]);
     first.put_image("demo:1", HERE, std::slice::from_ref(&layer));
     let session = Session::new(Who::User);
     session.run(&["pull", &first.image("demo:1")]);
@@ -164,7 +166,7 @@ fn a_layer_that_no_registry_has_any_more_is_compressed_anew() {
 #[test]
 fn after_a_commit_only_the_new_layer_and_the_configuration_are_sent() {
     let registry = Registry::start();
-    let base = Layer::new(Packing::Gzip, &[("noise", &noise(50_000))]);
+    let base = Crafted::new(Packing::Gzip, &[("noise", &noise(50_000))]);
     registry.put_image("demo:1", HERE, std::slice::from_ref(&base));
     for who in [Who::Root, Who::User] {
         let proxy = Faults::before(registry.host(), |_| Fault::None);

@@ -6,23 +6,23 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::thread;
 
-use crate::common::{Fault, Faults, Layer, Packing, Registry, Session, Who, noise, spawn};
+use crate::common::{Crafted, Fault, Faults, Packing, Registry, Session, Who, noise, spawn};
 
 const MIB: u64 = 1 << 20;
 /// How much of the layer the first pull gets.
 const PASSED: u64 = 9 * MIB;
 
 /// Starts a registry with an image of one large layer.
-fn registry_with_large_layer() -> (Registry, Layer) {
+fn registry_with_large_layer() -> (Registry, Crafted) {
     let registry = Registry::start();
     let content = noise(12 << 20);
-    let layer = Layer::new(Packing::Plain, &[("noise", &content)]);
+    let layer = Crafted::new(Packing::Plain, &[("noise", &content)]);
     registry.put_image("demo:1", "linux/amd64", std::slice::from_ref(&layer));
     (registry, layer)
 }
 
 /// Starts a proxy that does this to the first request for a layer.
-fn spoil_first(registry: &Registry, layer: &Layer, fault: Fault) -> Faults {
+fn spoil_first(registry: &Registry, layer: &Crafted, fault: Fault) -> Faults {
     let end = layer.digest();
     Faults::before(registry.host(), move |request| {
         let first = request.is_blob() && request.line.ends_with(&end) && request.before == 0;
@@ -31,7 +31,7 @@ fn spoil_first(registry: &Registry, layer: &Layer, fault: Fault) -> Faults {
 }
 
 /// Returns where the requests for the layer began.
-fn starts(proxy: &Faults, layer: &Layer) -> Vec<u64> {
+fn starts(proxy: &Faults, layer: &Crafted) -> Vec<u64> {
     let end = layer.digest();
     let requests = proxy.requests(|request| request.is_blob() && request.line.ends_with(&end));
     let start = |range: &str| -> u64 {
@@ -42,13 +42,13 @@ fn starts(proxy: &Faults, layer: &Layer) -> Vec<u64> {
 }
 
 /// Returns where the store keeps what has arrived of a layer.
-fn download(session: &Session, layer: &Layer) -> PathBuf {
+fn download(session: &Session, layer: &Crafted) -> PathBuf {
     let digest = layer.digest();
     session.path("store/staging").join(format!("download-{}", &digest["sha256:".len()..]))
 }
 
 /// Pulls the image and kills the pull when some of the layer has reached the disk; returns how much.
-fn killed_pull(session: &Session, proxy: &Faults, layer: &Layer) -> u64 {
+fn killed_pull(session: &Session, proxy: &Faults, layer: &Crafted) -> u64 {
     let mut command = session.command(&["pull", &proxy.image("demo:1")]);
     let mut pull: Child = spawn(command.stdout(Stdio::null()));
     proxy.stalled();
@@ -64,7 +64,7 @@ fn killed_pull(session: &Session, proxy: &Faults, layer: &Layer) -> u64 {
     fs::metadata(&file).unwrap().len()
 }
 
-fn assert_complete(session: &Session, proxy: &Faults, layer: &Layer) {
+fn assert_complete(session: &Session, proxy: &Faults, layer: &Crafted) {
     let said = session.run(&["pull", &proxy.image("demo:1")]);
     assert!(said.contains(&format!("{}: Pull complete\n", layer.short())), "{said}");
     assert!(!download(session, layer).exists(), "what was downloaded stays");
@@ -110,7 +110,7 @@ fn a_connection_that_is_cut_is_made_again_from_the_same_byte() {
 #[test]
 fn a_small_layer_that_is_cut_is_continued_too() {
     let registry = Registry::start();
-    let layer = Layer::new(Packing::Gzip, &[("noise", &noise(100_000))]);
+    let layer = Crafted::new(Packing::Gzip, &[("noise", &noise(100_000))]);
     registry.put_image("demo:1", "linux/amd64", std::slice::from_ref(&layer));
     let proxy = spoil_first(&registry, &layer, Fault::Cut(70_000));
     let session = Session::new(Who::User);

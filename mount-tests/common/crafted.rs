@@ -23,13 +23,13 @@ pub(crate) enum Packing {
 
 /// A layer, as its blob and as its tar.
 #[derive(Clone, Debug)]
-pub(crate) struct Layer {
+pub(crate) struct Crafted {
     pub(crate) blob: Vec<u8>,
     pub(crate) media_type: String,
     pub(crate) diff_id: String,
 }
 
-impl Layer {
+impl Crafted {
     /// Makes a layer of files with these names and contents.
     pub(crate) fn new(packing: Packing, files: &[(&str, &[u8])]) -> Self {
         let mut tar = tar::Builder::new(Vec::new());
@@ -72,8 +72,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a layer of one small file.
-pub(crate) fn small(name: &str) -> Layer {
-    Layer::new(Packing::Gzip, &[(name, b"content\n")])
+pub(crate) fn small(name: &str) -> Crafted {
+    Crafted::new(Packing::Gzip, &[(name, b"content\n")])
 }
 
 /// Returns bytes that no compression makes fewer, always the same.
@@ -143,7 +143,7 @@ impl Registry {
     }
 
     /// Puts an image of these layers under `repository:tag`; without tag under its digest.
-    pub(crate) fn put_image(&self, name: &str, platform: &str, layers: &[Layer]) -> Descriptor {
+    pub(crate) fn put_image(&self, name: &str, platform: &str, layers: &[Crafted]) -> Descriptor {
         let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
         let mut config = platform_of(platform);
         config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
@@ -151,9 +151,9 @@ impl Registry {
     }
 
     /// Puts an image with this configuration, whatever it says.
-    pub(crate) fn put_config(&self, name: &str, config: &Value, layers: &[Layer]) -> Descriptor {
+    pub(crate) fn put_config(&self, name: &str, config: &Value, layers: &[Crafted]) -> Descriptor {
         let (repository, tag) = name.split_once(':').unwrap_or((name, ""));
-        let put = |layer: &Layer| self.put_blob(repository, &layer.media_type, &layer.blob).0;
+        let put = |layer: &Crafted| self.put_blob(repository, &layer.media_type, &layer.blob).0;
         let layers: Vec<_> = layers.iter().map(put).collect();
         let config = self.put_blob(repository, OCI_CONFIG, config.to_string().as_bytes()).0;
         let manifest = json!({

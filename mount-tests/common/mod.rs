@@ -13,7 +13,7 @@ mod session;
 mod tree;
 mod user;
 
-pub(crate) use crafted::{Layer, Packing, noise, small};
+pub(crate) use crafted::{Crafted, Packing, noise, small};
 pub(crate) use faults::{Fault, Faults};
 pub(crate) use fixture::{debian, fixtures, script};
 pub(crate) use http::base64;
