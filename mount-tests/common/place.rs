@@ -114,47 +114,44 @@ fn touch(root: &Path) {
 /// Runs a test with its files wherever they can be.
 pub(crate) fn everywhere(test: impl Fn(&Place) + Sync) {
     for who in [Who::Root, Who::User] {
-        for layer in [Layer::Plain, Layer::Lower, Layer::Upper, Layer::Both] {
-            eprintln!("as {who:?}, files in {layer:?}");
-            run_in(who, layer, &test);
-        }
+        let session = Session::new(who);
+        let dir = session.dir("plain");
+        who.act(|| {
+            fill(&dir);
+            run_in(Layer::Plain, who, &dir, &test);
+        });
+        in_mount(&session, &test);
     }
 }
 
-fn run_in(who: Who, layer: Layer, test: &(impl Fn(&Place) + Sync)) {
-    let session = Session::new(who);
-    let dir = session.dir("place");
-    if layer == Layer::Plain {
-        who.act(|| {
-            fill(&dir);
-            test(&Place { layer, who, root: dir.clone() });
-        });
-        return;
-    }
-    let image = session.dir("image");
-    who.act(|| {
-        fs::create_dir(image.join("root")).unwrap();
-        if layer != Layer::Upper {
-            fill(&image.join("root"));
-        }
+fn run_in(layer: Layer, who: Who, root: &Path, test: impl Fn(&Place)) {
+    eprintln!("as {who:?}, files in {layer:?}");
+    test(&Place { layer, who, root: root.to_owned() });
+}
+
+/// Runs a test in a mount, which has a folder for each layer.
+fn in_mount(session: &Session, test: &(impl Fn(&Place) + Sync)) {
+    let (dir, image) = (session.dir("mount"), session.dir("image"));
+    session.who.act(|| {
+        fill(&image.join("lower"));
+        fill(&image.join("both"));
+        fs::create_dir(image.join("upper")).unwrap();
     });
     session.run(&["import", image.to_str().unwrap(), "test/image"]);
     session.run(&["create", "--name", "test", "test/image"]);
     let target = dir.to_str().unwrap();
     session.run(&["mount", "test", target]);
-    let root = dir.join("root");
-    let before = who.act(|| {
-        match layer {
-            Layer::Upper => fill(&root),
-            Layer::Both => touch(&root),
-            Layer::Lower | Layer::Plain => {}
-        }
-        test(&Place { layer, who, root: root.clone() });
+    let before = session.who.act(|| {
+        fill(&dir.join("upper"));
+        touch(&dir.join("both"));
+        run_in(Layer::Lower, session.who, &dir.join("lower"), test);
+        run_in(Layer::Upper, session.who, &dir.join("upper"), test);
+        run_in(Layer::Both, session.who, &dir.join("both"), test);
         seen(&dir)
     });
     session.unmount(target);
     session.run(&["mount", "test", target]);
-    let after = who.act(|| seen(&dir));
+    let after = session.who.act(|| seen(&dir));
     assert_eq!(differences(&before, &after), Vec::<String>::new(), "after a remount");
     session.unmount(target);
 }

@@ -1,4 +1,8 @@
 //! Every operation of a file system, with its file in the lower layer, the upper one and both.
 
 mod attr;
+mod content;
 mod create;
+mod open;
+mod size;
+mod sync;
