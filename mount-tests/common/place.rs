@@ -67,6 +67,14 @@ impl Place {
         fs::symlink_metadata(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    /// Calls `act` as an ordinary user, whoever runs the test.
+    pub(crate) fn as_user<R: Send>(&self, act: impl FnOnce() -> R + Send) -> R {
+        match self.who {
+            Who::Root => Who::User.act(act),
+            Who::User => act(),
+        }
+    }
+
     /// Whether the user may change owners: elsewhere root, in a mount its owner. (The kernel lets
     /// nobody but root make devices, in any file system.)
     pub(crate) fn may_chown(&self) -> bool {

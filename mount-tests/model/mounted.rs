@@ -273,7 +273,12 @@ impl Mounted {
 
     fn open(&mut self, path: &[u8], truncate: bool) -> Answer {
         let ino = self.find(path)?;
-        let fh = self.overlay().open(ino, truncate).map_err(|error| errno(&error))?;
+        let fh = self.overlay().open(ino).map_err(|error| errno(&error))?;
+        if truncate {
+            // As the kernel does it.
+            let set = SetAttr { size: Some(0), ..SetAttr::default() };
+            self.overlay().setattr(ino, Some(fh), set).map_err(|error| errno(&error))?;
+        }
         let Some(free) = self.handles.iter().position(Option::is_none) else {
             self.overlay().release(fh);
             return Err("EMFILE");
@@ -361,7 +366,7 @@ impl Mounted {
         let content = match attr.kind() {
             Kind::Symlink => overlay.read_link(ino)?.as_bytes().to_vec(),
             Kind::Regular => {
-                let opened = if fh.is_none() { Some(overlay.open(ino, false)?) } else { None };
+                let opened = if fh.is_none() { Some(overlay.open(ino)?) } else { None };
                 let mut bytes = vec![0; 20_000];
                 let len = overlay.read(ino, fh.or(opened), &mut bytes, 0)?;
                 if let Some(opened) = opened {

@@ -3,6 +3,7 @@
 mod attr;
 mod content;
 mod create;
+mod mode;
 mod open;
 mod size;
 mod sync;

@@ -83,10 +83,10 @@ thread_local! {
 
 impl Filesystem for Requests {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Not FUSE_ATOMIC_O_TRUNC: with it the kernel leaves set-uid on what it truncates in opening.
         let mut wanted = InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_ATOMIC_O_TRUNC
             | InitFlags::FUSE_DONT_MASK;
         if self.overlay.is_read_only() {
             wanted |= InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
@@ -251,13 +251,13 @@ impl Filesystem for Requests {
         });
     }
 
-    fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         if self.overlay.is_read_only() {
             // The kernel does not ask again, and reads by number.
             return reply.error(Errno::ENOSYS);
         }
         guarded("open", || {
-            let result = self.overlay.open(ino(number), sys::open_flags::truncates(flags.0));
+            let result = self.overlay.open(ino(number));
             let ok = |reply: ReplyOpen, fh: Fh| {
                 reply.opened(FileHandle(fh.0), FopenFlags::FOPEN_KEEP_CACHE);
             };

@@ -117,8 +117,8 @@ pub enum Seek {
 }
 
 impl Overlay {
-    /// Opens a regular file. With `truncate` its content goes away, and is not copied before.
-    pub fn open(&self, ino: Ino, truncate: bool) -> Result<Fh> {
+    /// Opens a regular file.
+    pub fn open(&self, ino: Ino) -> Result<Fh> {
         let place = self.place(ino)?;
         match self.kind(&place)? {
             Kind::Regular => {}
@@ -129,9 +129,6 @@ impl Overlay {
             return Ok(self.handles.add(Handle::Lower(self.lower.open(*id)?)));
         }
         let node = self.node(&place)?;
-        if truncate {
-            self.set_size(&node, None, 0)?;
-        }
         let file = self.open_file(&node)?;
         Ok(self.handles.add(Handle::File(file)))
     }

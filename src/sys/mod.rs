@@ -83,11 +83,6 @@ pub mod open_flags {
     /// For reading and writing.
     pub const READ_WRITE: i32 = libc::O_RDWR;
 
-    /// Tells whether a file that is opened with these flags loses its content.
-    pub const fn truncates(flags: i32) -> bool {
-        flags & libc::O_TRUNC != 0
-    }
-
     /// Tells whether a `whence` of lseek(2) looks for data, and not for a hole.
     pub const fn seeks_data(whence: i32) -> bool {
         whence == libc::SEEK_DATA
