@@ -3,6 +3,7 @@
 mod attr;
 mod content;
 mod create;
+mod dir;
 mod mode;
 mod open;
 mod size;

@@ -162,6 +162,7 @@ impl Overlay {
     fn lower_attr(&self, id: LowerId, node: Option<&Arc<Node>>) -> Result<Attr> {
         let attr = self.lower.attr(id)?;
         let nlink = match Kind::of(attr.mode) {
+            Kind::Directory if node.is_some_and(|node| node.state.lock().gone) => 0,
             Kind::Directory => attr.nlink,
             _ if self.upper.is_none() => attr.nlink,
             _ => self.lower_links(id, attr.nlink, node)?,

@@ -44,7 +44,11 @@ impl Overlay {
     /// Brings what is needed of a file into the upper.
     pub(crate) fn copy_up(&self, node: &Arc<Node>, need: Need) -> Result<()> {
         if node.kind == Kind::Directory {
-            return self.upper_dir(&Place::Node(Arc::clone(node))).map(drop);
+            let gone = node.state.lock().gone;
+            return match gone {
+                true => self.copy_up_removed_dir(node),
+                false => self.upper_dir(&Place::Node(Arc::clone(node))).map(drop),
+            };
         }
         let enough = {
             let state = node.state.lock();
@@ -109,8 +113,34 @@ impl Overlay {
         if gone {
             return Err(Error::NotFound);
         }
-        let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
         let upper = self.changeable()?;
+        let (copy, inode) = self.make_dir_copy(upper, node)?;
+        let dir = self.dir_fd(above)?;
+        keeping_times(dir.as_fd(), || upper.place_new(&copy, dir.as_fd(), name))?;
+        let mut state = node.state.lock();
+        state.upper = Some(inode);
+        state.names = vec![Name { dir: Arc::clone(above), name: name.to_owned() }];
+        Ok(())
+    }
+
+    /// Brings a directory into the upper that somebody has open and that has no name any more.
+    fn copy_up_removed_dir(&self, node: &Arc<Node>) -> Result<()> {
+        let _change = node.change.lock();
+        if node.is_in_upper() {
+            return Ok(());
+        }
+        let upper = self.changeable()?;
+        let (copy, inode) = self.make_dir_copy(upper, node)?;
+        upper.forget_name(&copy)?;
+        let mut state = node.state.lock();
+        state.upper = Some(inode);
+        state.pin = Some(Arc::new(copy.fd));
+        Ok(())
+    }
+
+    /// Makes a copy of a lower directory, which has no place yet; tells its inode.
+    fn make_dir_copy(&self, upper: &Upper, node: &Node) -> Result<(Temporary, u64)> {
+        let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
         let attr = self.lower.attr(id)?;
         let meta = Meta { uid: attr.uid, gid: attr.gid, mode: attr.mode & mode::PERMISSIONS };
         let copy = upper.make_copy(New::Directory, meta)?;
@@ -118,12 +148,7 @@ impl Overlay {
         let time = SetTime::To(attr.mtime);
         sys::set_times(copy.fd.as_fd(), time, time)?;
         let inode = sys::fstat(copy.fd.as_fd())?.ino;
-        let dir = self.dir_fd(above)?;
-        keeping_times(dir.as_fd(), || upper.place_new(&copy, dir.as_fd(), name))?;
-        let mut state = node.state.lock();
-        state.upper = Some(inode);
-        state.names = vec![Name { dir: Arc::clone(above), name: name.to_owned() }];
-        Ok(())
+        Ok((copy, inode))
     }
 
     fn copy_up_file(&self, node: &Arc<Node>, need: Need) -> Result<()> {
