@@ -8,3 +8,4 @@ mod mode;
 mod open;
 mod size;
 mod sync;
+mod times;

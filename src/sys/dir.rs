@@ -42,9 +42,14 @@ pub struct DirStream {
 }
 
 impl DirStream {
-    /// Opens the directory that `dir` stands for (it may be an `O_PATH` descriptor).
+    /// Opens the directory that `dir` stands for (it may be an `O_PATH` descriptor). Reading it leaves
+    /// its time of access alone, if it is ours.
     pub fn new(dir: impl AsFd) -> Result<Self> {
-        let fd = reopen(dir.as_fd(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let fd = match reopen(dir.as_fd(), flags | libc::O_NOATIME) {
+            Err(error) if error.errno() == Errno::EPERM => reopen(dir.as_fd(), flags)?,
+            other => other?,
+        };
         Ok(Self { fd, buffer: vec![0; BUFFER_BYTES], filled: 0, at: 0 })
     }
 
