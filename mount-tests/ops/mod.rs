@@ -9,3 +9,4 @@ mod open;
 mod size;
 mod sync;
 mod times;
+mod xattr;

@@ -62,6 +62,7 @@ impl Overlay {
         flag: SetXattrFlag,
     ) -> Result<()> {
         check_name(name)?;
+        check_settable(name)?;
         let namespace = self.changeable()?.namespace();
         let hidden = Error::NotPermitted("the name is one that the overlay uses itself");
         let on_disk = namespace.on_disk(name).ok_or(hidden)?;
@@ -117,5 +118,16 @@ impl Overlay {
             Place::Node(node) => node.lower.ok_or(Error::Stale(node.ino.0))?,
         };
         self.lower.xattrs(id)
+    }
+}
+
+/// Checks that attributes of a name's kind exist at all. Without privilege everything is kept under
+/// other names, which the file system would take.
+fn check_settable(name: &OsStr) -> Result<()> {
+    let name = name.as_encoded_bytes();
+    let kinds = ["user.", "trusted.", "security.", "system.posix_acl_"];
+    match kinds.iter().any(|kind| name.starts_with(kind.as_bytes())) {
+        true => Ok(()),
+        false => Err(Error::Unsupported("there are no extended attributes of this kind")),
     }
 }
