@@ -6,6 +6,8 @@ mod create;
 mod dir;
 mod mode;
 mod open;
+mod readdir;
+mod rename;
 mod size;
 mod sync;
 mod times;
