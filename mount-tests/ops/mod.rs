@@ -1,15 +1,18 @@
 //! Every operation of a file system, with its file in the lower layer, the upper one and both.
 
+mod acl;
 mod attr;
 mod content;
 mod create;
 mod dir;
 mod link;
 mod mode;
+mod names;
 mod open;
 mod readdir;
 mod rename;
 mod size;
+mod special;
 mod symlink;
 mod sync;
 mod times;
