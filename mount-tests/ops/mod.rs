@@ -2,10 +2,13 @@
 
 mod acl;
 mod attr;
+mod concurrent;
 mod content;
 mod create;
 mod dir;
 mod link;
+mod locks;
+mod mmap;
 mod mode;
 mod names;
 mod open;
