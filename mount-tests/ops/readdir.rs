@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 
 use strata::sys::DirStream;
 
-use crate::common::{Place, everywhere};
+use crate::common::{Place, Session, Who, everywhere};
 
 fn stream(place: &Place, dir: &str) -> DirStream {
     DirStream::new(File::open(place.path(dir)).unwrap()).unwrap()
@@ -161,4 +161,68 @@ fn what_stays_is_listed_once_while_other_names_come_and_go() {
             assert!(seen.contains(name), "{name}");
         }
     });
+}
+
+/// A name of which few fit into what is read at once.
+fn long_name(number: usize) -> String {
+    format!("{number:04}-{}", "n".repeat(200))
+}
+
+#[test]
+fn regression_a_listing_of_one_leaves_nothing_out_for_another() {
+    // The kernel kept what one handle had listed, and gave it to another at a position that meant
+    // something else there: after a removal `rm -r` left files behind.
+    everywhere(|place| {
+        for number in 0..500 {
+            fs::write(place.path("dir").join(long_name(number)), "").unwrap();
+        }
+        assert_eq!(place.names("dir").len(), 502);
+        let mut dir = stream(place, "dir");
+        let mut seen = BTreeSet::new();
+        for _ in 0..20 {
+            seen.insert(dir.next_entry().unwrap().unwrap().name.to_str().unwrap().to_owned());
+        }
+        for number in 0..100 {
+            fs::remove_file(place.path("dir").join(long_name(number))).unwrap();
+        }
+        assert_eq!(place.names("dir").len(), 402);
+        seen.append(&mut rest_of_names(&mut dir));
+        let stayed: Vec<_> =
+            (100..500).map(long_name).filter(|name| !seen.contains(name)).collect();
+        assert_eq!(stayed, [""; 0]);
+    });
+}
+
+#[test]
+fn regression_a_listing_of_the_image_goes_on_while_it_is_changed() {
+    // Names that came into the upper shifted the positions of those of the lower.
+    for who in [Who::Root, Who::User] {
+        let session = Session::new(who);
+        let (image, target) = (session.dir("image"), session.dir("mount"));
+        who.act(|| {
+            fs::create_dir(image.join("dir")).unwrap();
+            for number in 0..500 {
+                fs::write(image.join("dir").join(long_name(number)), "").unwrap();
+            }
+        });
+        session.run(&["import", image.to_str().unwrap(), "test/image"]);
+        session.run(&["create", "--name", "test", "test/image"]);
+        session.run(&["mount", "test", target.to_str().unwrap()]);
+        let target = target.join("dir");
+        who.act(|| {
+            let mut dir = DirStream::new(File::open(&target).unwrap()).unwrap();
+            let mut seen =
+                vec![dir.next_entry().unwrap().unwrap().name.to_str().unwrap().to_owned()];
+            for number in 0..50 {
+                fs::write(target.join(long_name(number)), "copied up").unwrap();
+                fs::write(target.join(format!("new-{number}")), "").unwrap();
+                fs::remove_file(target.join(long_name(499 - number))).unwrap();
+            }
+            seen.extend(rest(&mut dir).into_iter().map(|(name, ..)| name));
+            // Of those that were removed, some were read before.
+            seen.retain(|name| name.ends_with("nnn") && *name < long_name(450));
+            seen.sort();
+            assert!(seen == (0..450).map(long_name).collect::<Vec<_>>(), "{} names", seen.len());
+        });
+    }
 }

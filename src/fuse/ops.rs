@@ -351,9 +351,19 @@ impl Filesystem for Requests {
             return reply.error(Errno::ENOSYS);
         }
         guarded("opendir", || {
-            let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-            let ok = |reply: ReplyOpen, fh: Fh| reply.opened(FileHandle(fh.0), flags);
-            let result = self.overlay.open_dir_handle(ino(number));
+            let number = ino(number);
+            let ok = |reply: ReplyOpen, (fh, in_upper): (Fh, bool)| {
+                // The kernel would give what one handle has read to another, positions included.
+                let flags = match in_upper {
+                    true => FopenFlags::empty(),
+                    false => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+                };
+                reply.opened(FileHandle(fh.0), flags);
+            };
+            let result = self
+                .overlay
+                .is_in_upper(number)
+                .and_then(|in_upper| Ok((self.overlay.open_dir_handle(number)?, in_upper)));
             answer("opendir", result, reply, ok, ReplyOpen::error);
         });
     }

@@ -1,10 +1,11 @@
-//! Listing directories: the upper's entries first, then those of the lower that are not hidden.
+//! Listing directories: the names of the lower that are not hidden, then those that only the upper
+//! has.
 //!
-//! A directory that is only in the lower is read straight from it: positions are those of the lower,
-//! for ever, and nothing is kept. Of one that is in the upper too, the upper's names are taken when
-//! reading begins, so that an entry has one position however the directory changes meanwhile.
+//! What the lower has keeps its position for ever, also when it is copied up or the directory comes
+//! into the upper while it is read. The upper's names are taken when reading begins, so that an entry
+//! has one position in one handle however the directory changes meanwhile.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -31,8 +32,9 @@ pub(crate) struct OpenDir {
 #[derive(Debug, Default)]
 struct UpperNames {
     shown: Vec<OsString>,
-    /// All of them, whiteouts too: these names of the lower are hidden.
-    all: HashSet<OsString>,
+    /// All of them, and whether they are shown: a whiteout is not. What the lower has under these
+    /// names is hidden.
+    all: HashMap<OsString, bool>,
     /// How often the directory had changed.
     version: u64,
 }
@@ -67,12 +69,24 @@ pub(crate) type Sink<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>;
 const DOT: u64 = 0;
 const DOT_DOT: u64 = 1;
 const FIRST: u64 = 2;
+/// Where the names begin that only the upper has: after any number of names of the lower, and within
+/// what a program of 32 bits can hold.
+const UPPER: u64 = 1 << 30;
 
 impl Overlay {
     /// Opens a directory to read it.
     pub fn open_dir_handle(&self, ino: Ino) -> Result<Fh> {
         self.dir_place(ino)?;
         Ok(self.handles.add_dir(OpenDir::default()))
+    }
+
+    /// Tells whether a directory is in the upper, so that the positions of its entries are those of
+    /// one handle.
+    pub fn is_in_upper(&self, ino: Ino) -> Result<bool> {
+        match self.place(ino)? {
+            Place::Node(node) => Ok(node.is_in_upper()),
+            Place::Lower(_) => Ok(false),
+        }
     }
 
     /// Gives the entries of a directory to `sink`, from a position on; 0 is the beginning. A tree
@@ -113,7 +127,7 @@ impl Overlay {
         }
         if let Some(lower) = lower_of(place) {
             self.lower.entries(lower, 0, &mut |entry| {
-                if !names.all.contains(entry.name) {
+                if !names.all.contains_key(entry.name) {
                     children.push((entry.name.to_owned(), self.place_of(entry.id)));
                 }
                 ControlFlow::Continue(())
@@ -125,7 +139,7 @@ impl Overlay {
 
     /// Returns all names that the upper has in a directory, whiteouts too, sorted.
     pub(crate) fn sorted_upper_names(&self, node: &Arc<Node>) -> Result<Vec<OsString>> {
-        let mut names: Vec<_> = self.read_upper_names(node)?.all.into_iter().collect();
+        let mut names: Vec<_> = self.read_upper_names(node)?.all.into_keys().collect();
         names.sort();
         Ok(names)
     }
@@ -142,7 +156,7 @@ impl Overlay {
         let mut empty = true;
         if let Some(lower) = lower_of(place) {
             self.lower.entries(lower, 0, &mut |entry| {
-                if names.all.contains(entry.name) {
+                if names.all.contains_key(entry.name) {
                     return ControlFlow::Continue(());
                 }
                 empty = false;
@@ -191,7 +205,7 @@ impl Overlay {
             if shown {
                 names.shown.push(entry.name.to_owned());
             }
-            names.all.insert(entry.name.to_owned());
+            names.all.insert(entry.name.to_owned(), shown);
         }
         Ok(names)
     }
@@ -232,27 +246,36 @@ impl Listing<'_> {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        let from = position.saturating_sub(FIRST);
-        let upper_count = self.names.shown.len() as u64;
-        for at in from..upper_count {
-            let name = usize::try_from(at).ok().and_then(|at| self.names.shown.get(at));
-            let Some(name) = name else { break };
-            if self.give(name, None, FIRST + at + 1, sink)?.is_break() {
+        if position < UPPER && self.run_lower(position.saturating_sub(FIRST), sink)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.run_upper(position.saturating_sub(UPPER), sink)
+    }
+
+    fn run_upper(&self, from: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
+        let skipped = usize::try_from(from).unwrap_or(usize::MAX);
+        for (name, next) in self.names.shown.iter().skip(skipped).zip(UPPER + from + 1..) {
+            let in_lower = match lower_of(self.place) {
+                Some(lower) => self.overlay.lower.lookup(lower, name)?.is_some(),
+                None => false,
+            };
+            if !in_lower && self.give(name, None, next, sink)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        self.run_lower(from.saturating_sub(upper_count), upper_count, sink)
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn run_lower(&self, from: u64, upper_count: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
+    fn run_lower(&self, from: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
         let Some(lower) = lower_of(self.place) else { return Ok(ControlFlow::Continue(())) };
         let mut result = Ok(ControlFlow::Continue(()));
         self.overlay.lower.entries(lower, from, &mut |entry| {
-            if self.names.all.contains(entry.name) {
-                return ControlFlow::Continue(());
-            }
-            let next = FIRST + upper_count + entry.next;
-            result = self.give(entry.name, Some((entry.id, entry.kind)), next, sink);
+            let own = match self.names.all.get(entry.name) {
+                Some(false) => return ControlFlow::Continue(()),
+                Some(true) => None,
+                None => Some((entry.id, entry.kind)),
+            };
+            result = self.give(entry.name, own, FIRST + entry.next, sink);
             match result {
                 Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
