@@ -7,6 +7,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::common::{Session, Tree, Who, differences, tree_of};
 
@@ -122,7 +123,7 @@ fn touch(root: &Path) {
 /// Runs a test with its files wherever they can be.
 pub(crate) fn everywhere(test: impl Fn(&Place) + Sync) {
     for who in [Who::Root, Who::User] {
-        let session = Session::new(who);
+        let session = Session::sharing(image_of(who));
         let dir = session.dir("plain");
         who.act(|| {
             fill(&dir);
@@ -132,6 +133,28 @@ pub(crate) fn everywhere(test: impl Fn(&Place) + Sync) {
     }
 }
 
+/// Returns a session whose store has the image of all places. The tests that run at the same time
+/// share it: importing syncs the file system, which takes longer than most tests.
+fn image_of(who: Who) -> Arc<Session> {
+    static IMAGES: [Mutex<Weak<Session>>; 2] = [Mutex::new(Weak::new()), Mutex::new(Weak::new())];
+    let shared = &IMAGES[usize::from(who == Who::User)];
+    let mut shared = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(session) = shared.upgrade() {
+        return session;
+    }
+    let session = Session::new(who);
+    let image = session.dir("image");
+    who.act(|| {
+        fill(&image.join("lower"));
+        fill(&image.join("both"));
+        fs::create_dir(image.join("upper")).unwrap();
+    });
+    session.run(&["import", image.to_str().unwrap(), "test/image"]);
+    let session = Arc::new(session);
+    *shared = Arc::downgrade(&session);
+    session
+}
+
 fn run_in(layer: Layer, who: Who, root: &Path, test: impl Fn(&Place)) {
     eprintln!("as {who:?}, files in {layer:?}");
     test(&Place { layer, who, root: root.to_owned() });
@@ -139,16 +162,11 @@ fn run_in(layer: Layer, who: Who, root: &Path, test: impl Fn(&Place)) {
 
 /// Runs a test in a mount, which has a folder for each layer.
 fn in_mount(session: &Session, test: &(impl Fn(&Place) + Sync)) {
-    let (dir, image) = (session.dir("mount"), session.dir("image"));
-    session.who.act(|| {
-        fill(&image.join("lower"));
-        fill(&image.join("both"));
-        fs::create_dir(image.join("upper")).unwrap();
-    });
-    session.run(&["import", image.to_str().unwrap(), "test/image"]);
-    session.run(&["create", "--name", "test", "test/image"]);
+    let dir = session.dir("mount");
     let target = dir.to_str().unwrap();
-    session.run(&["mount", "test", target]);
+    let container = dir.parent().and_then(Path::file_name).unwrap().to_str().unwrap();
+    session.run(&["create", "--name", container, "test/image"]);
+    session.run(&["mount", container, target]);
     let before = session.who.act(|| {
         fill(&dir.join("upper"));
         touch(&dir.join("both"));
@@ -158,10 +176,11 @@ fn in_mount(session: &Session, test: &(impl Fn(&Place) + Sync)) {
         seen(&dir)
     });
     session.unmount(target);
-    session.run(&["mount", "test", target]);
+    session.run(&["mount", container, target]);
     let after = session.who.act(|| seen(&dir));
     assert_eq!(differences(&before, &after), Vec::<String>::new(), "after a remount");
     session.unmount(target);
+    session.run(&["rm", container]);
 }
 
 /// Describes a tree, inode numbers included.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::common::Who;
 use crate::common::program::Program;
@@ -25,6 +25,8 @@ pub(crate) struct Session {
     pub(crate) who: Who,
     program: Program,
     folder: tempfile::TempDir,
+    /// Another session whose store is used.
+    stored_in: Option<Arc<Self>>,
 }
 
 impl Session {
@@ -32,7 +34,14 @@ impl Session {
         let folder = tempfile::Builder::new().prefix("strata-test-").tempdir().unwrap();
         std::os::unix::fs::chown(folder.path(), Some(who.id()), Some(who.id())).unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        Self { who, program: Program::of(who), folder }
+        Self { who, program: Program::of(who), folder, stored_in: None }
+    }
+
+    /// Returns a session that works on the store of another one.
+    pub(crate) fn sharing(other: Arc<Self>) -> Self {
+        let mut session = Self::new(other.who);
+        session.stored_in = Some(other);
+        session
     }
 
     /// Returns the path of a file in the folder.
@@ -56,7 +65,7 @@ impl Session {
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.folder.path())
-            .env("STRATA_ROOT", self.path("store"))
+            .env("STRATA_ROOT", self.stored_in.as_deref().unwrap_or(self).path("store"))
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         self.who.run(&mut command);
