@@ -119,7 +119,7 @@ fn of_those_who_take_one_name_one_gets_it() {
 fn many_hands_in_one_directory_leave_what_they_should() {
     everywhere(|place| {
         at_once(|number| {
-            for step in 0..40 {
+            for step in 0..20 {
                 let name = |what: &str| place.path(&format!("dir/{what}-{number}-{step}"));
                 fs::write(name("new"), format!("{number} {step}\n")).unwrap();
                 fs::rename(name("new"), name("moved")).unwrap();
@@ -131,7 +131,7 @@ fn many_hands_in_one_directory_leave_what_they_should() {
         });
         let mut expected = BTreeSet::from(["child".to_owned(), "sub".to_owned()]);
         for number in 0..THREADS {
-            for step in 0..40 {
+            for step in 0..20 {
                 let what = if step % 2 == 0 { "linked" } else { "moved" };
                 let name = format!("{what}-{number}-{step}");
                 assert_eq!(place.text(&format!("dir/{name}")), format!("{number} {step}\n"));
