@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 use nix::unistd::{Whence, lseek, truncate};
 
-use crate::common::{Place, everywhere, large, refused};
+use crate::common::{Place, Session, Who, everywhere, large, refused};
 
 fn open_both(place: &Place, name: &str) -> File {
     File::options().read(true).write(true).open(place.path(name)).unwrap()
@@ -191,4 +192,37 @@ fn a_sparse_file_stays_sparse_when_it_is_changed() {
         assert!(place.stat("dir/child").blocks() * 512 < 1 << 20);
         assert_eq!(data(&file, 100_000).unwrap(), 2 << 20);
     });
+}
+
+#[test]
+fn a_sparse_file_of_the_image_stays_sparse_when_it_is_copied_up() {
+    for who in [Who::Root, Who::User] {
+        let session = Session::new(who);
+        let (image, target) = (session.dir("image"), session.dir("mount"));
+        let mut expected = vec![0; 8 << 20];
+        expected[4 << 20..(4 << 20) + 6].copy_from_slice(b"middle");
+        who.act(|| {
+            let file = File::create(image.join("sparse")).unwrap();
+            file.set_len(8 << 20).unwrap();
+            file.write_all_at(b"middle", 4 << 20).unwrap();
+        });
+        // A tar that knows of holes keeps them.
+        let tar = session.path("image.tar");
+        let mut command = Command::new("tar");
+        command.arg("--sparse").arg("-cf").arg(&tar).arg("-C").arg(&image).arg("sparse");
+        assert!(who.run(&mut command).status().unwrap().success());
+        session.run(&["import", tar.to_str().unwrap(), "test/image"]);
+        session.run(&["create", "--name", "test", "test/image"]);
+        session.run(&["mount", "test", target.to_str().unwrap()]);
+        who.act(|| {
+            let file = File::options().read(true).write(true).open(target.join("sparse")).unwrap();
+            assert_eq!(data(&file, 0).unwrap(), 4 << 20);
+            assert!(fs::read(target.join("sparse")).unwrap() == expected);
+            file.write_all_at(b"begin", 0).unwrap();
+            expected[..5].copy_from_slice(b"begin");
+            assert!(fs::read(target.join("sparse")).unwrap() == expected);
+            assert_eq!(data(&file, 100_000).unwrap(), 4 << 20);
+            assert!(file.metadata().unwrap().blocks() * 512 < 1 << 20);
+        });
+    }
 }
