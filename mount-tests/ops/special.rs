@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 
@@ -48,8 +50,7 @@ fn a_socket_takes_connections_by_its_name() {
     everywhere(|place| {
         // A socket's address has 107 bytes at most, so it is reached by way of the directory.
         let dir = File::open(place.path("dir")).unwrap();
-        let at =
-            |name: &str| format!("/proc/self/fd/{}/{name}", std::os::fd::AsRawFd::as_raw_fd(&dir));
+        let at = |name: &str| format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
         let listener = UnixListener::bind(at("socket")).unwrap();
         assert!(place.stat("dir/socket").file_type().is_socket());
         assert_eq!(refused(UnixListener::bind(at("socket"))), Errno::EADDRINUSE);
@@ -62,7 +63,8 @@ fn a_socket_takes_connections_by_its_name() {
         assert_eq!(refused(File::open(place.path("dir/socket"))), Errno::ENXIO);
         fs::rename(at("socket"), at("moved")).unwrap();
         UnixStream::connect(at("moved")).unwrap();
-        drop(listener);
+        // A command that another test is starting may hold the socket until its exec.
+        shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
         assert_eq!(refused(UnixStream::connect(at("moved"))), Errno::ECONNREFUSED);
         assert_eq!(refused(UnixStream::connect(at("child"))), Errno::ECONNREFUSED);
     });
