@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use strata::digest::Digest;
 use strata::layer::{Kind, ObjectSink, ObjectSource, TarMeta, TarWriter};
 use strata::sys::Time;
@@ -48,6 +52,109 @@ fn meta(path: &str, kind: Kind, mode: u32) -> TarMeta {
         xattrs: BTreeMap::new(),
         size: 0,
     }
+}
+
+/// Extracts a layer as a directory of its own. Markers are in the kernel's form in layers with even
+/// numbers, in the form of files with names in the others.
+pub(crate) fn extract(layer: &[LowerFile], root: &Path, number: usize) {
+    fs::create_dir(root).unwrap();
+    let by_name = number % 2 == 1;
+    for LowerFile { path, kind } in layer {
+        let (name, dirs) = path.split_last().expect("no path is empty");
+        let mut dir = root.to_owned();
+        for parent in dirs {
+            make_dir(&dir, crate::op::name_of(*parent));
+            dir.push(crate::op::name_of(*parent));
+        }
+        let name = crate::op::name_of(*name);
+        let path = dir.join(name);
+        match kind {
+            LowerKind::Dir => make_dir(&dir, name),
+            LowerKind::Whiteout if by_name => put_file(&dir.join(format!(".wh.{name}")), b""),
+            LowerKind::Whiteout if fs::symlink_metadata(&path).is_ok() => {}
+            LowerKind::Whiteout => mknod(&path, nix::sys::stat::SFlag::S_IFCHR),
+            LowerKind::Opaque => {
+                make_dir(&dir, name);
+                if by_name {
+                    fs::write(path.join(".wh..wh..opq"), "").unwrap();
+                } else {
+                    make_opaque(&path);
+                }
+            }
+            LowerKind::Hard(target) if root.join(text(target)) == path => {}
+            _ => {
+                clear(&path);
+                put(kind, &path, root);
+            }
+        }
+    }
+    for entry in walk(root) {
+        // Not by touch(1): a process that is being started holds the locks of mounts of other tests.
+        let (epoch, no_follow) = (TimeSpec::new(0, 0), UtimensatFlags::NoFollowSymlink);
+        utimensat(AT_FDCWD, &entry, &epoch, &epoch, no_follow).unwrap();
+    }
+}
+
+fn put_file(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+}
+
+fn put(kind: &LowerKind, path: &Path, root: &Path) {
+    match kind {
+        LowerKind::Bytes(bytes) => put_file(path, bytes),
+        LowerKind::Symlink => std::os::unix::fs::symlink("target", path).unwrap(),
+        LowerKind::Fifo => mknod(path, nix::sys::stat::SFlag::S_IFIFO),
+        LowerKind::Hard(target) => fs::hard_link(root.join(text(target)), path).unwrap(),
+        other => panic!("{other:?} is not put"),
+    }
+    if !path.is_symlink() {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+}
+
+/// Makes a directory, which hides what layers below have if a whiteout or file was in its place.
+fn make_dir(dir: &Path, name: &str) {
+    let path = dir.join(name);
+    if path.is_dir() && !path.is_symlink() {
+        return;
+    }
+    let hides = clear(&path);
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    if hides {
+        make_opaque(&path);
+    }
+}
+
+fn make_opaque(path: &Path) {
+    xattr::set(path, "trusted.overlay.opaque", b"y").unwrap();
+}
+
+fn clear(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Err(_) => return false,
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path).unwrap(),
+        Ok(_) => fs::remove_file(path).unwrap(),
+    }
+    true
+}
+
+fn mknod(path: &Path, kind: nix::sys::stat::SFlag) {
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o644);
+    nix::sys::stat::mknod(path, kind, mode, 0).unwrap();
+}
+
+fn walk(root: &Path) -> Vec<PathBuf> {
+    let mut found = vec![root.to_owned()];
+    let mut at = 0;
+    while let Some(path) = found.get(at).cloned() {
+        at += 1;
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    found.reverse();
+    found
 }
 
 /// Writes the tar that a layer is.

@@ -8,18 +8,18 @@ use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use strata::digest::{Digest, HashingReader};
-use strata::layer::{Chain, Index, Kind, LayerFiles, merge, unpack};
+use strata::layer::{Index, Kind, LayerFiles, merge, unpack};
 use strata::overlay::{
-    Attr, Caller, ChainLower, ChangeKind, Error, Fh, Ino, Item, NewFile, Overlay, Owners, ReadDir,
-    Rename, SetAttr, SetXattrFlag, UpperDirs,
+    Attr, Caller, ChangeKind, Error, Fh, Ino, Item, NewFile, Overlay, Owners, ReadDir, Rename,
+    SetAttr, SetXattrFlag, UpperDirs, Writes,
 };
 use strata::sys::{SetTime, Time};
 
-use crate::layers::{Objects, tar_of};
+use crate::layers::{Objects, extract, tar_of};
 use crate::op::{Answer, LATEST, LowerFile, Op, Tree, describe, name_of, text, xattr_name};
+use crate::stack::Stack;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 
@@ -32,8 +32,9 @@ struct Handle {
 pub(crate) struct Mounted {
     folder: tempfile::TempDir,
     owners: Owners,
-    layers: Vec<File>,
-    chain: File,
+    pub(crate) stack: Stack,
+    pub(crate) layers: Vec<File>,
+    pub(crate) chain: File,
     overlay: Option<Overlay>,
     handles: [Option<Handle>; 4],
     known: Vec<Ino>,
@@ -54,7 +55,7 @@ fn errno(error: &Error) -> &'static str {
 }
 
 impl Mounted {
-    pub(crate) fn new(lower: &[Vec<LowerFile>], owners: Owners) -> Self {
+    pub(crate) fn new(lower: &[Vec<LowerFile>], stack: Stack, owners: Owners) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for dir in ["upper", "work", "objects"] {
             fs::create_dir(folder.path().join(dir)).expect("a folder");
@@ -71,9 +72,13 @@ impl Mounted {
         let indexes: Vec<_> =
             layers.iter().map(|file| Index::open(file).expect("an index")).collect();
         let chain = merge(&indexes, file()).expect("a chain");
+        for (number, layer) in lower.iter().enumerate().filter(|_| stack == Stack::Dirs) {
+            extract(layer, &folder.path().join(format!("layer-{number}")), number);
+        }
         let mut this = Self {
             folder,
             owners,
+            stack,
             layers,
             chain,
             overlay: None,
@@ -90,15 +95,8 @@ impl Mounted {
         this
     }
 
-    fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    fn lower(&self) -> Box<ChainLower> {
-        let indexes = self.layers.iter().map(|file| Index::open(file).expect("an index")).collect();
-        let index = Index::open(&self.chain).expect("a chain");
-        let objects = Arc::new(Objects(self.dir("objects")));
-        Box::new(ChainLower::new(Chain::new(index, indexes, objects).expect("a chain")))
     }
 
     pub(crate) fn remount(&mut self) {
@@ -111,8 +109,13 @@ impl Mounted {
         self.known.clear();
         self.overlay = None;
         let (upper, work) = (self.dir("upper"), self.dir("work"));
-        let dirs =
-            UpperDirs { upper: &upper, work: &work, volatile: true, owners: Some(self.owners) };
+        let dirs = UpperDirs {
+            upper: &upper,
+            work: &work,
+            volatile: true,
+            owners: Some(self.owners),
+            writes: Writes::ALL,
+        };
         self.overlay = Some(Overlay::writable(self.lower(), dirs).expect("an overlay"));
         if let Some(before) = before {
             assert_eq!(self.numbers(), before, "inode numbers after a remount");

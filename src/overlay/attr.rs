@@ -43,6 +43,7 @@ impl Overlay {
     /// Changes attributes and returns them as they are then.
     pub fn setattr(&self, ino: Ino, fh: Option<Fh>, set: SetAttr) -> Result<Attr> {
         self.changeable()?;
+        let set = self.stored_owner(set)?;
         let node = self.node(&self.place(ino)?)?;
         if let Some(size) = set.size {
             self.set_size(&node, fh, size)?;
@@ -52,6 +53,19 @@ impl Overlay {
             self.set_upper(&node, set)?;
         }
         self.attr_of(&Place::Node(node))
+    }
+
+    /// Returns the change with the owner as it is stored. Where all files show one owner, there is
+    /// nothing to change about it.
+    fn stored_owner(&self, set: SetAttr) -> Result<SetAttr> {
+        let (users, groups) = (&self.ids.users, &self.ids.groups);
+        let uid = set.uid.filter(|_| !users.is_squashed());
+        let gid = set.gid.filter(|_| !groups.is_squashed());
+        Ok(SetAttr {
+            uid: uid.map(|id| users.stored(id)).transpose()?,
+            gid: gid.map(|id| groups.stored(id)).transpose()?,
+            ..set
+        })
     }
 
     fn set_upper(&self, node: &Arc<Node>, set: SetAttr) -> Result<()> {
@@ -137,6 +151,13 @@ impl Overlay {
 
     /// Returns the attributes of the file at a place.
     pub(crate) fn attr_of(&self, place: &Place) -> Result<Attr> {
+        let attr = self.stored_attr_of(place)?;
+        let (uid, gid) = (self.ids.users.shown(attr.uid), self.ids.groups.shown(attr.gid));
+        Ok(Attr { uid, gid, ..attr })
+    }
+
+    /// Returns the attributes of the file at a place, with the owner on the disk.
+    fn stored_attr_of(&self, place: &Place) -> Result<Attr> {
         let node = match place {
             Place::Lower(id) => return self.lower_attr(*id, None),
             Place::Node(node) => node,
@@ -153,8 +174,11 @@ impl Overlay {
             stat
         };
         let mut attr = attr_from(node.ino, &shown);
+        let more = node.state.lock().more_links;
         if node.kind == Kind::Directory {
             attr.nlink = self.dir_links(node, &shown)?;
+        } else if let Some(more) = more {
+            attr.nlink = u32::try_from(i64::from(attr.nlink) + more).unwrap_or(0);
         }
         Ok(attr)
     }
@@ -168,19 +192,18 @@ impl Overlay {
             _ => self.lower_links(id, attr.nlink, node)?,
         };
         Ok(Attr {
-            ino: Self::ino_of(id),
+            ino: self.ino_of(id),
             mode: attr.mode,
             nlink,
             uid: attr.uid,
             gid: attr.gid,
             rdev: attr.rdev,
             size: attr.size,
-            blocks: attr.size.div_ceil(512),
+            blocks: attr.blocks,
             block_size: BLOCK_SIZE,
-            // A layer holds one time.
-            atime: attr.mtime,
+            atime: attr.atime,
             mtime: attr.mtime,
-            ctime: attr.mtime,
+            ctime: attr.ctime,
         })
     }
 
@@ -195,7 +218,7 @@ impl Overlay {
                 return Ok(links);
             }
         }
-        if links <= 1 {
+        if links <= 1 || !self.lower.knows_all_names() {
             return Ok(links);
         }
         let shown = u32::try_from(self.shown_names(id)?.len()).unwrap_or(links);
@@ -232,8 +255,11 @@ impl Overlay {
                 more
             }
         };
-        let links = i64::from(self.lower.attr(lower)?.nlink) + more;
-        Ok(u32::try_from(links).unwrap_or(own))
+        match self.lower.attr(lower)?.nlink {
+            // They are not counted.
+            1 => Ok(1),
+            links => Ok(u32::try_from(i64::from(links) + more).unwrap_or(own)),
+        }
     }
 
     /// Counts the subdirectories that a merged directory has more than the lower one.

@@ -11,7 +11,7 @@ use crate::layer::Kind;
 use crate::overlay::Overlay;
 use crate::overlay::error::Result;
 use crate::overlay::item::Item;
-use crate::overlay::lower::LowerId;
+use crate::overlay::lower::{LowerAttr, LowerId};
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
 use crate::overlay::upper::Child;
@@ -37,7 +37,7 @@ pub enum ChangeKind<'a> {
         /// What is there now.
         item: Item<'a>,
         /// What the lower has.
-        lower: crate::layer::Attr,
+        lower: LowerAttr,
         /// It is a directory that shows nothing of what the lower has in it.
         opaque: bool,
         /// It is a directory and just as the lower has it; perhaps something in it has changed.

@@ -159,6 +159,7 @@ impl Overlay {
         let copy = self.make_copy(upper, node.kind, id)?;
         let stays = self.fill_copy(upper, &copy, id, node.kind, need)?;
         let inode = sys::fstat(copy.fd.as_fd())?.ino;
+        let more_links = self.add_to_index(&copy, id, &names)?;
         self.place_copy(upper, &copy, id, &names)?;
         let pin = if names.is_empty() {
             upper.forget_name(&copy)?;
@@ -170,6 +171,7 @@ impl Overlay {
         state.upper = Some(inode);
         state.names = names;
         state.pin = pin;
+        state.more_links = more_links;
         state.content_in_lower = stays;
         Ok(())
     }
@@ -209,24 +211,47 @@ impl Overlay {
         let mut stays = false;
         if kind == Kind::Regular && attr.size > 0 {
             match need {
-                Need::Metadata => {
+                Need::Metadata if upper.writes().metacopy => {
                     sys::truncate_fd(fd, attr.size)?;
                     upper.namespace().set(XattrTarget::Fd(fd), Mark::Metacopy, b"")?;
                     stays = true;
                 }
+                Need::Metadata => copy_content(&self.lower.open(id)?, fd, attr.size)?,
                 Need::Content(keep) => {
                     copy_content(&self.lower.open(id)?, fd, attr.size.min(keep))?;
                 }
             }
         }
         copy_xattrs(&*self.lower, upper, id, fd)?;
-        upper.namespace().set(XattrTarget::Fd(fd), Mark::Origin, id.0.to_string().as_bytes())?;
+        self.mark_origin(upper, fd, kind, id)?;
         let time = SetTime::To(attr.mtime);
         sys::set_times(fd, time, time)?;
         if kind == Kind::Regular && !upper.is_volatile() {
             sync(fd)?;
         }
         Ok(stays)
+    }
+
+    fn mark_origin(
+        &self,
+        upper: &Upper,
+        fd: BorrowedFd<'_>,
+        kind: Kind,
+        id: LowerId,
+    ) -> Result<()> {
+        let number = id.0.to_string();
+        match upper.namespace().set(XattrTarget::Fd(fd), Mark::Origin, number.as_bytes()) {
+            // Without privilege only files and directories have marks: the number is lost when the
+            // mount ends.
+            Err(Error::Sys(error))
+                if matches!(error.errno(), Errno::EPERM | Errno::EOPNOTSUPP)
+                    && kind != Kind::Regular
+                    && !self.lower.knows_all_names() =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     fn place_copy(
@@ -237,7 +262,8 @@ impl Overlay {
         names: &[Name],
     ) -> Result<()> {
         let unfinished = OsString::from(format!("{UNFINISHED}{}", id.0));
-        if names.len() > 1 {
+        let is_marked = names.len() > 1 && self.lower.knows_all_names();
+        if is_marked {
             sys::link_fd(copy.fd.as_fd(), upper.work(), &unfinished)?;
         }
         for (number, Name { dir, name }) in names.iter().enumerate() {
@@ -247,7 +273,7 @@ impl Overlay {
                 _ => Ok(sys::link_fd(copy.fd.as_fd(), dir.as_fd(), name)?),
             })?;
         }
-        if names.len() > 1 {
+        if is_marked {
             sys::unlink(upper.work(), &unfinished)?;
         }
         Ok(())
@@ -260,7 +286,7 @@ impl Overlay {
             let number = unfinished.to_str().and_then(|name| name.strip_prefix(UNFINISHED));
             let number = number.map(str::parse::<u64>);
             if let Some(Ok(id)) = number
-                && id < self.lower.id_limit()
+                && self.lower.contains(LowerId(id))
             {
                 for Name { dir, name } in self.names_in_upper(LowerId(id))? {
                     let dir = self.dir_fd(&dir)?;
@@ -287,6 +313,7 @@ impl Overlay {
             sync(fd)?;
         }
         upper.namespace().clear(XattrTarget::Fd(fd), Mark::Metacopy)?;
+        upper.namespace().clear(XattrTarget::Fd(fd), Mark::Redirect)?;
         node.state.lock().content_in_lower = false;
         Ok(())
     }

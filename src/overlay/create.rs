@@ -89,6 +89,7 @@ impl Overlay {
         let dir = self.upper_dir(&dir_place)?;
         self.copy_up(&node, Need::Metadata)?;
         self.mark_before_linking(&node)?;
+        self.mark_content(&node)?;
         let _change = node.change.lock();
         self.mark_impure(&dir, &node)?;
         let (file, _) = self.open_node(&node)?;
@@ -121,6 +122,11 @@ impl Overlay {
     ) -> Result<(Arc<Node>, OwnedFd)> {
         check_name(name)?;
         let upper = self.changeable()?;
+        let caller = Caller {
+            uid: self.ids.users.stored(caller.uid)?,
+            gid: self.ids.groups.stored(caller.gid)?,
+            ..caller
+        };
         let place = self.dir_place(dir)?;
         if self.child(&place, name)?.is_some() {
             return Err(Error::Exists);
@@ -161,7 +167,9 @@ impl Overlay {
     /// Notes in a directory without a lower one that a file from the lower is in it, so that its
     /// number is looked for.
     pub(crate) fn mark_impure(&self, dir: &Arc<Node>, file: &Node) -> Result<()> {
-        let needless = file.lower.is_none() || dir.lower.is_some() || dir.state.lock().dir.impure;
+        let own = file.state.lock().upper.map(|inode| self.upper_ino(inode));
+        let has_own_number = file.lower.is_none() && own == Some(file.ino);
+        let needless = has_own_number || dir.lower.is_some() || dir.state.lock().dir.impure;
         if needless || file.kind == Kind::Directory {
             return Ok(());
         }

@@ -64,6 +64,9 @@ pub enum Error {
     /// The directories of the mount cannot be used for one.
     #[error("{0}")]
     Setup(String),
+    /// Another mount uses the work directory.
+    #[error("{0} is in use by another mount; a writable layer can be mounted once at a time")]
+    InUse(std::path::PathBuf),
 }
 
 impl Error {
@@ -85,6 +88,7 @@ impl Error {
             Self::NameTooLong => Errno::ENAMETOOLONG,
             Self::Unsupported(_) => Errno::EOPNOTSUPP,
             Self::Layer(_) | Self::Setup(_) => Errno::EIO,
+            Self::InUse(_) => Errno::EBUSY,
             Self::Sys(error) => error.errno(),
             Self::Io(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
         }
@@ -93,7 +97,7 @@ impl Error {
     /// Tells whether this is a fault of the file system and not an answer to a question.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Layer(_) | Self::Setup(_) => true,
+            Self::Layer(_) | Self::Setup(_) | Self::InUse(_) => true,
             Self::Sys(_) | Self::Io(_) => {
                 matches!(self.errno(), Errno::EIO | Errno::EBADF | Errno::EMFILE | Errno::ENFILE)
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::lower::{LowerFile, LowerId};
+use crate::overlay::lower::{LowerAttr, LowerFile, LowerId};
 use crate::overlay::place::Place;
 use crate::overlay::{Attr, Ino, Overlay};
 use crate::sys;
@@ -22,7 +22,7 @@ pub struct Item<'a> {
 
 impl fmt::Debug for Item<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Item").field("ino", &Overlay::ino(&self.place)).finish_non_exhaustive()
+        f.debug_struct("Item").field("ino", &self.overlay.ino(&self.place)).finish_non_exhaustive()
     }
 }
 
@@ -38,7 +38,7 @@ impl Overlay {
     }
 
     /// Returns the attributes of a lower file.
-    pub(crate) fn lower_item(&self, id: LowerId) -> Result<crate::layer::Attr> {
+    pub(crate) fn lower_item(&self, id: LowerId) -> Result<LowerAttr> {
         self.lower.attr(id)
     }
 }
@@ -46,7 +46,7 @@ impl Overlay {
 impl<'a> Item<'a> {
     /// Returns the number of the inode.
     pub fn ino(&self) -> Ino {
-        Overlay::ino(&self.place)
+        self.overlay.ino(&self.place)
     }
 
     /// Returns the attributes.

@@ -27,12 +27,15 @@ impl Overlay {
 
     /// Notes that the kernel was told of a file.
     pub(crate) fn remember(&self, place: &Place) {
-        if self.upper.is_none() {
+        if !self.counts_lookups() {
             return;
         }
-        match place {
-            Place::Lower(id) => self.nodes.remember(Self::ino_of(*id), None),
-            Place::Node(node) => self.nodes.remember(node.ino, Some(node)),
+        let (is_new, lower) = match place {
+            Place::Lower(id) => (self.nodes.remember(self.ino_of(*id), None), Some(*id)),
+            Place::Node(node) => (self.nodes.remember(node.ino, Some(node)), node.lower),
+        };
+        if let Some(id) = lower.filter(|_| is_new) {
+            self.lower.keep(id);
         }
     }
 
@@ -71,9 +74,16 @@ impl Overlay {
     }
 
     /// Returns what the lower has under a name.
-    fn lower_child(&self, dir: Option<LowerId>, name: &OsStr) -> Result<Option<Place>> {
+    pub(crate) fn lower_child(&self, dir: Option<LowerId>, name: &OsStr) -> Result<Option<Place>> {
         let Some(dir) = dir else { return Ok(None) };
-        Ok(self.lower.lookup(dir, name)?.map(|id| self.place_of(id)))
+        let Some(id) = self.lower.lookup(dir, name)? else { return Ok(None) };
+        match self.place_of(id) {
+            Place::Lower(_) if self.upper.is_some() && self.lower.has_unknown_names(id)? => {
+                let indexed = self.node_in_index(id)?;
+                Ok(Some(indexed.map_or(Place::Lower(id), Place::Node)))
+            }
+            place => Ok(Some(place)),
+        }
     }
 
     /// Returns what the upper says of a name.
@@ -115,13 +125,21 @@ impl Overlay {
             Marks::default()
         };
         let kind = Kind::of(upper.shown(stat, &marks).mode);
-        let lower = match kind {
-            Kind::Directory => self.merged_below(dir, name, &marks)?,
-            _ => self.origin(dir, name, &marks)?,
+        let (number, lower) = match kind {
+            Kind::Directory => {
+                let below = self.merged_below(dir, name, &marks)?;
+                (below.map(|id| self.ino_of(id)), below)
+            }
+            _ if self.lower.knows_all_names() => {
+                let origin = self.origin(dir, name, &marks)?;
+                (origin.map(|id| self.ino_of(id)), origin)
+            }
+            _ => self.origin_by_name(dir, name, &marks)?,
         };
         let state = || State {
             upper: Some(stat.ino),
             content_in_lower: marks.metacopy && lower.is_some(),
+            more_links: marks.more_links,
             dir: DirState {
                 xattr_whiteouts: marks.xattr_whiteouts,
                 impure: marks.impure,
@@ -130,7 +148,7 @@ impl Overlay {
             ..State::default()
         };
         let own = self.upper_ino(stat.ino);
-        let mut ino = lower.map_or(own, Self::ino_of);
+        let mut ino = number.unwrap_or(own);
         let node = loop {
             let node = self.nodes.get_or_make(ino, || Node::new(ino, kind, lower, state()));
             if is_incarnation(&node, kind, stat.ino, marks.metacopy) {
@@ -189,10 +207,8 @@ impl Overlay {
 
     /// Returns the lower file that a file of the upper was copied from, and whose number it has.
     fn origin(&self, dir: &Node, name: &OsStr, marks: &Marks) -> Result<Option<LowerId>> {
-        let limit = self.lower.id_limit();
-        let Some(id) = marks.origin.filter(|id| *id < limit).map(LowerId) else {
-            return Ok(None);
-        };
+        let id = marks.origin.map(LowerId).filter(|id| self.lower.contains(*id));
+        let Some(id) = id else { return Ok(None) };
         // Two files must not have one number: the lower one has to be hidden. Where the upper one
         // has its name, it is.
         for (lower_dir, lower_name) in self.lower.names(id)? {
@@ -202,6 +218,39 @@ impl Overlay {
             }
         }
         Ok(Some(id))
+    }
+
+    /// Returns the number of a file of the upper that was copied from a lower that does not know where
+    /// its files are, and that lower file if it still has the content.
+    fn origin_by_name(
+        &self,
+        dir: &Node,
+        name: &OsStr,
+        marks: &Marks,
+    ) -> Result<(Option<Ino>, Option<LowerId>)> {
+        let beside = match (&marks.redirect, dir.lower) {
+            (Some(path), lower) => self.lower_at(lower, path)?,
+            (None, Some(lower)) => self.lower.lookup(lower, name)?,
+            (None, None) => None,
+        };
+        let number = marks.origin.map(|id| self.ino_of(LowerId(id)));
+        let is_origin = beside.is_some_and(|id| marks.origin == Some(id.0));
+        Ok((number, beside.filter(|_| marks.metacopy || is_origin)))
+    }
+
+    /// Returns the node of a lower file that was copied up under another of its names.
+    fn node_in_index(&self, id: LowerId) -> Result<Option<Arc<Node>>> {
+        let upper = self.writable_or_seen()?;
+        let Some((stat, marks)) = upper.indexed(id.0)? else { return Ok(None) };
+        let state = || State {
+            upper: Some(stat.ino),
+            content_in_lower: marks.metacopy,
+            more_links: Some(marks.more_links.unwrap_or(0)),
+            ..State::default()
+        };
+        let (ino, kind) = (self.ino_of(id), Kind::of(upper.shown(stat, &marks).mode));
+        let node = self.nodes.get_or_make(ino, || Node::new(ino, kind, Some(id), state()));
+        Ok(is_incarnation(&node, kind, stat.ino, marks.metacopy).then_some(node))
     }
 
     /// Tells whether the union shows a name of the lower.
@@ -274,7 +323,7 @@ fn is_incarnation(node: &Arc<Node>, kind: Kind, inode: u64, metacopy: bool) -> b
 /// only in a directory that has or had to do with the lower, or where a mark says its owner.
 fn may_have_marks(upper: &Upper, dir: &Node, stat: &Stat) -> bool {
     stat.is_dir()
-        || upper.namespace() == Namespace::User
+        || upper.namespace() == Namespace::Mapped
         || dir.lower.is_some()
         || dir.state.lock().dir.impure
 }

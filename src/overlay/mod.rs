@@ -11,6 +11,7 @@
 //! | `readdir` | `readdir.c` | merging listings |
 //! | `create`, `remove`, `rename` | `dir.c` | changing names |
 //! | `copy_up` | `copy_up.c` | making a lower file writable |
+//! | `index` | `copy_up.c`, `util.c` | lower files whose names are not all known |
 //! | `attr`, `xattr` | `inode.c`, `xattrs.c` | attributes |
 //! | `file` | `file.c` | contents |
 //! | `upper` | `super.c`, `util.c` | the directory that keeps changes |
@@ -32,6 +33,8 @@ mod copy_up;
 mod create;
 mod error;
 mod file;
+mod ids;
+mod index;
 mod item;
 mod lookup;
 mod lower;
@@ -62,8 +65,11 @@ pub use changes::{Change, ChangeKind};
 pub use create::{Caller, NewFile};
 pub use error::{Error, Result};
 pub use file::{Fh, Seek};
+pub use ids::{IdMap, IdRange, Ids};
 pub use item::{Item, ItemReader};
-pub use lower::{ChainLower, Lower, LowerEntry, LowerFile, LowerId};
+pub use lower::{
+    ChainLower, DirsLower, Lower, LowerAttr, LowerDirs, LowerEntry, LowerFile, LowerId,
+};
 pub use readdir::{DirEntry, ReadDir};
 pub use rename::Rename;
 pub use upper::{Owners, Purpose};
@@ -125,6 +131,22 @@ pub struct UpperDirs<'a> {
     pub volatile: bool,
     /// How owners are kept; none is as the process may: native with privilege, else mapped.
     pub owners: Option<Owners>,
+    /// Which marks are written that not every reader of an upper follows.
+    pub writes: Writes,
+}
+
+/// Marks that make changes cheap and that a reader of the upper must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writes {
+    /// A directory of the lower is renamed by a mark; without, that is `EXDEV`.
+    pub redirect: bool,
+    /// A change of attributes does not copy the content.
+    pub metacopy: bool,
+}
+
+impl Writes {
+    /// All of them.
+    pub const ALL: Self = Self { redirect: true, metacopy: true };
 }
 
 /// A read-only tree with changes over it.
@@ -141,6 +163,7 @@ pub struct Overlay {
     redirected: Mutex<HashMap<Ino, Arc<Node>>>,
     /// The next number for a file whose own is taken.
     next_spare: AtomicU64,
+    ids: Ids,
 }
 
 /// Numbers from here on belong to no file of the lower or the upper.
@@ -157,7 +180,10 @@ impl Overlay {
     /// # Errors
     /// [`Error::Setup`] when the directories cannot be used, or another mount uses them.
     pub fn writable(lower: Box<dyn Lower>, dirs: UpperDirs<'_>) -> Result<Self> {
-        let upper = Upper::open(dirs, Purpose::Change)?;
+        let mut upper = Upper::open(dirs, Purpose::Change)?;
+        if !lower.knows_all_names() {
+            upper.open_index(dirs.work)?;
+        }
         let overlay = Self::with_upper(lower, upper)?;
         overlay.finish_links()?;
         Ok(overlay)
@@ -165,7 +191,10 @@ impl Overlay {
 
     /// Returns a tree to look at, with the changes that another process may be making.
     pub fn inspect(lower: Box<dyn Lower>, dirs: UpperDirs<'_>) -> Result<Self> {
-        let upper = Upper::open(dirs, Purpose::Inspect)?;
+        let mut upper = Upper::open(dirs, Purpose::Inspect)?;
+        if !lower.knows_all_names() {
+            upper.open_index(dirs.work)?;
+        }
         Self::with_upper(lower, upper)
     }
 
@@ -201,7 +230,15 @@ impl Overlay {
             dirs: place::DirCache::new(),
             redirected: Mutex::default(),
             next_spare: AtomicU64::new(SPARE),
+            ids: Ids::default(),
         }
+    }
+
+    /// Shows owners by a mapping.
+    #[must_use]
+    pub fn with_ids(mut self, ids: Ids) -> Self {
+        self.ids = ids;
+        self
     }
 
     /// Tells whether the tree cannot be changed.
@@ -224,8 +261,25 @@ impl Overlay {
 
     /// Notes that the kernel forgets an inode that it was told of `count` times.
     pub fn forget(&self, ino: Ino, count: u64) {
-        if self.upper.is_some() && ino != Ino::ROOT {
-            self.nodes.forget(ino, count);
+        if !self.counts_lookups() || ino == Ino::ROOT {
+            return;
         }
+        let (is_unknown, node) = self.nodes.forget(ino, count);
+        if !is_unknown {
+            return;
+        }
+        let lower = match &node {
+            Some(node) => node.lower,
+            None => ino.0.checked_sub(1).map(LowerId),
+        };
+        if let Some(id) = lower {
+            self.lower.forget(id);
+        }
+    }
+
+    /// Tells whether it matters which files the kernel knows: what the index of an image says is there
+    /// whether anybody knows it or not.
+    fn counts_lookups(&self) -> bool {
+        self.upper.is_some() || !self.lower.knows_all_names()
     }
 }

@@ -48,6 +48,9 @@ pub(crate) struct State {
     pub(crate) content_in_lower: bool,
     /// The file itself, for one that has lost the names by which it could be found.
     pub(crate) pin: Option<Arc<OwnedFd>>,
+    /// It is in the index: a file of the lower whose names are not all known. This many more names
+    /// than the upper file has links does the union show.
+    pub(crate) more_links: Option<i64>,
     /// Its content, while somebody has it open.
     pub(crate) file: Weak<OpenFile>,
     /// How many names a lower file of several still has, once it was counted.
@@ -197,11 +200,12 @@ impl Nodes {
         node
     }
 
-    /// Counts that the kernel is told of a file.
-    pub(crate) fn remember(&self, ino: Ino, node: Option<&Arc<Node>>) {
+    /// Counts that the kernel is told of a file; tells whether it did not know it.
+    pub(crate) fn remember(&self, ino: Ino, node: Option<&Arc<Node>>) -> bool {
         let mut shard = self.shard(ino).lock();
         let entry = shard.entries.entry(ino).or_default();
         entry.lookups += 1;
+        let is_new = entry.lookups == 1;
         match node {
             Some(node) => entry.node.hold(node, entry.lookups),
             None => {
@@ -210,16 +214,20 @@ impl Nodes {
                 }
             }
         }
+        is_new
     }
 
-    /// Counts that the kernel forgets a file `count` times.
-    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+    /// Counts that the kernel forgets a file `count` times; tells whether it does not know it any
+    /// more, and what node the file had.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) -> (bool, Option<Arc<Node>>) {
         let forgotten = {
             let mut shard = self.shard(ino).lock();
-            let Some(entry) = shard.entries.get_mut(&ino) else { return };
+            let Some(entry) = shard.entries.get_mut(&ino).filter(|entry| entry.lookups > 0) else {
+                return (false, None);
+            };
             entry.lookups = entry.lookups.saturating_sub(count);
             if entry.lookups > 0 {
-                return;
+                return (false, None);
             }
             match std::mem::take(&mut entry.node) {
                 Slot::Strong(node) if Arc::strong_count(&node) > 1 => {
@@ -232,8 +240,8 @@ impl Nodes {
                 }
             }
         };
-        // A node may take the node of its directory, in the same shard, along.
-        drop(forgotten);
+        // A node may take the node of its directory, in the same shard, along: the caller drops it.
+        (true, forgotten.get())
     }
 
     /// Returns how many numbers are known.

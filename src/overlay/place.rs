@@ -93,13 +93,13 @@ impl DirCache {
 
 impl Overlay {
     /// Returns the number of a lower file.
-    pub(crate) const fn ino_of(id: LowerId) -> Ino {
-        Ino(id.0.wrapping_add(1))
+    pub(crate) fn ino_of(&self, id: LowerId) -> Ino {
+        if id == self.lower.root() { Ino::ROOT } else { Ino(id.0.wrapping_add(1)) }
     }
 
     /// Returns the number of a file that comes from nowhere but the upper.
     pub(crate) fn upper_ino(&self, inode: u64) -> Ino {
-        Ino(self.lower.id_limit().wrapping_add(1).wrapping_add(inode))
+        Ino(self.lower.number_of_upper(inode).wrapping_add(1))
     }
 
     /// Returns a number that no file has, for one whose own is taken.
@@ -117,15 +117,15 @@ impl Overlay {
         {
             return Ok(Place::Node(node));
         }
-        match ino.0.checked_sub(1).filter(|id| *id < self.lower.id_limit()) {
-            Some(id) => Ok(Place::Lower(LowerId(id))),
+        match ino.0.checked_sub(1).map(LowerId).filter(|id| self.lower.contains(*id)) {
+            Some(id) => Ok(Place::Lower(id)),
             None => Err(Error::Stale(ino.0)),
         }
     }
 
     /// Returns where a lower file is that the union shows.
     pub(crate) fn place_of(&self, id: LowerId) -> Place {
-        let node = self.upper.as_ref().and_then(|_| self.nodes.get(Self::ino_of(id)));
+        let node = self.upper.as_ref().and_then(|_| self.nodes.get(self.ino_of(id)));
         match node {
             Some(node) => Place::Node(node),
             None if id == self.lower.root() => Place::Node(Arc::clone(&self.root)),
@@ -134,9 +134,9 @@ impl Overlay {
     }
 
     /// Returns the number of the file at a place.
-    pub(crate) fn ino(place: &Place) -> Ino {
+    pub(crate) fn ino(&self, place: &Place) -> Ino {
         match place {
-            Place::Lower(id) => Self::ino_of(*id),
+            Place::Lower(id) => self.ino_of(*id),
             Place::Node(node) => node.ino,
         }
     }
@@ -156,8 +156,8 @@ impl Overlay {
             Place::Lower(id) => *id,
         };
         let kind = self.kind(place)?;
-        let make = || Node::new(Self::ino_of(id), kind, Some(id), Default::default());
-        Ok(self.nodes.get_or_make(Self::ino_of(id), make))
+        let make = || Node::new(self.ino_of(id), kind, Some(id), Default::default());
+        Ok(self.nodes.get_or_make(self.ino_of(id), make))
     }
 
     /// Opens a directory of the upper, as a place to start from.
@@ -238,13 +238,18 @@ impl Overlay {
         with: impl Fn(Located) -> sys::Result<Option<T>>,
     ) -> Result<T> {
         for _ in 0..TRIES {
-            let (pin, name) = {
+            let (pin, name, indexed) = {
                 let state = node.state.lock();
-                (state.pin.clone(), state.names.first().cloned())
+                (state.pin.clone(), state.names.first().cloned(), state.more_links.is_some())
             };
             let located = match (name, pin) {
                 (_, Some(pin)) => Located::Pinned(pin),
                 (Some(name), None) => Located::At(self.dir_fd(&name.dir)?, name.name),
+                (None, None) if indexed => {
+                    let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
+                    let (index, name) = self.writable_or_seen()?.in_index(id.0)?;
+                    Located::At(index, name)
+                }
                 (None, None) if node.ino == Ino::ROOT => {
                     Located::Pinned(self.writable_or_seen()?.root())
                 }

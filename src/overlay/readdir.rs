@@ -125,13 +125,20 @@ impl Overlay {
                 children.push((name, child));
             }
         }
-        if let Some(lower) = lower_of(place) {
+        let lower = lower_of(place);
+        let mut below = Vec::new();
+        if let Some(lower) = lower {
             self.lower.entries(lower, 0, &mut |entry| {
                 if !names.all.contains_key(entry.name) {
-                    children.push((entry.name.to_owned(), self.place_of(entry.id)));
+                    below.push(entry.name.to_owned());
                 }
                 ControlFlow::Continue(())
             })?;
+        }
+        for name in below {
+            if let Some(child) = self.lower_child(lower, &name)? {
+                children.push((name, child));
+            }
         }
         children.sort_by(|(name, _), (other, _)| name.cmp(other));
         Ok(children)
@@ -230,7 +237,7 @@ struct Listing<'a> {
 
 impl Listing<'_> {
     fn run(&self, position: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
-        let own = Overlay::ino(self.place);
+        let own = self.overlay.ino(self.place);
         for (at, name, ino) in [(DOT, ".", own), (DOT_DOT, "..", self.parent(own))] {
             if position > at {
                 continue;
@@ -295,7 +302,11 @@ impl Listing<'_> {
         // An entry of the lower is what it was, unless the directory has changed.
         let unchanged = lower.filter(|_| !self.has_changed());
         let child = match unchanged {
-            Some((id, _)) => self.overlay.place_of(id),
+            Some((id, _)) if self.what == ReadDir::Names => self.overlay.place_of(id),
+            Some(_) => match self.overlay.lower_child(lower_of(self.place), name)? {
+                Some(child) => child,
+                None => return Ok(ControlFlow::Continue(())),
+            },
             None => match self.overlay.child(self.place, name)? {
                 Some(child) => child,
                 None => return Ok(ControlFlow::Continue(())),
@@ -305,7 +316,7 @@ impl Listing<'_> {
             Some((_, kind)) => kind,
             None => self.overlay.kind(&child)?,
         };
-        let ino = Overlay::ino(&child);
+        let ino = self.overlay.ino(&child);
         if self.what == ReadDir::Names {
             return Ok(sink(DirEntry { ino, kind, name, next, attr: None }));
         }
@@ -335,7 +346,7 @@ impl Listing<'_> {
         // The kernel asks for no attributes of `..`, so a number that cannot be had does no harm.
         let names = parent.map(|id| self.overlay.lower.names(id));
         match names {
-            Some(Ok(names)) => names.first().map_or(own, |(dir, _)| Overlay::ino_of(*dir)),
+            Some(Ok(names)) => names.first().map_or(own, |(dir, _)| self.overlay.ino_of(*dir)),
             _ => own,
         }
     }

@@ -23,6 +23,7 @@ impl Overlay {
             return Err(Error::IsDirectory);
         }
         let dir = self.upper_dir(&dir)?;
+        self.copy_up_to_count(&node)?;
         let _change = node.change.lock();
         self.remove_locked(&dir, name, &node)
     }
@@ -50,7 +51,10 @@ impl Overlay {
         let fd = self.dir_fd(dir)?;
         match self.upper_child(dir, name)? {
             Child::Whiteout => return Err(Error::NotFound),
-            Child::Nothing => upper.make_whiteout(fd.as_fd(), name)?,
+            Child::Nothing => {
+                upper.make_whiteout(fd.as_fd(), name)?;
+                self.shows_one_less(node)?;
+            }
             Child::There(_) => {
                 self.pin_before_losing(node)?;
                 let hide = if self.lower_has(dir, name)? { Hide::Yes } else { Hide::No };
@@ -81,7 +85,9 @@ impl Overlay {
         }
         if node.kind == Kind::Directory {
             let moved = self.redirected.lock().remove(&node.ino);
-            drop(moved);
+            if let Some(id) = moved.and_then(|moved| moved.lower) {
+                self.lower.forget(id);
+            }
         }
         if !node.is_in_upper() {
             let left = match node.lower {
@@ -93,7 +99,14 @@ impl Overlay {
             state.lower_links = Some(u32::try_from(left).unwrap_or(u32::MAX));
             return Ok(());
         }
-        let pin = node.state.lock().pin.clone();
+        let (pin, is_indexed) = {
+            let state = node.state.lock();
+            (state.pin.clone(), state.more_links.is_some())
+        };
+        if is_indexed {
+            node.state.lock().gone = self.leave_index(node)?;
+            return Ok(());
+        }
         let gone = match pin {
             _ if node.kind == Kind::Directory => true,
             Some(pin) => sys::fstat(pin.as_fd())?.nlink == 0,

@@ -70,9 +70,14 @@ impl Overlay {
         self.copy_up(&node, Need::Metadata)?;
         let from = self.side(&dir, name)?;
         let to = self.side(&new_dir, new_name)?;
+        self.name_in_upper(&node, &from.dir, name)?;
+        if let Some(target) = &target {
+            self.copy_up_to_count(target)?;
+        }
         match (target, how) {
             (Some(target), Rename::Exchange) => {
                 self.copy_up(&target, Need::Metadata)?;
+                self.name_in_upper(&target, &to.dir, new_name)?;
                 with_both(&node, Some(&target), || self.exchange_locked(&node, &from, &target, &to))
             }
             (target, _) => with_both(&node, target.as_ref(), || {
@@ -137,6 +142,9 @@ impl Overlay {
                 move_one(upper, from, dir.as_fd(), to, new_dir.as_fd())?;
             }
         }
+        if let (Some(target), Child::Nothing) = (target, &at_target) {
+            self.shows_one_less(target)?;
+        }
         from.dir.note_whiteouts(from.lower && !upper.whiteouts_are_devices());
         from.dir.changed();
         to.dir.changed();
@@ -173,6 +181,7 @@ impl Overlay {
     fn prepare_move(&self, node: &Arc<Node>, to: &Side<'_>) -> Result<()> {
         let upper = self.changeable()?;
         if node.kind != Kind::Directory {
+            self.mark_content(node)?;
             return self.mark_impure(&to.dir, node);
         }
         let fd = self.dir_fd(node)?;
@@ -180,7 +189,7 @@ impl Overlay {
         match node.lower {
             Some(id) => {
                 let path = self.lower_path(id)?;
-                if path.len() > REDIRECT_MAX {
+                if path.len() > REDIRECT_MAX || !upper.writes().redirect {
                     return Err(Error::Sys(sys::Error::new("redirect", Errno::EXDEV)));
                 }
                 self.keep_redirected(node)?;
@@ -191,11 +200,27 @@ impl Overlay {
         }
     }
 
+    /// Marks a file whose content is still in the lower with where that is, for a lower that does not
+    /// find it by its number.
+    pub(crate) fn mark_content(&self, node: &Arc<Node>) -> Result<()> {
+        let Some(id) = node.lower.filter(|_| !self.lower.knows_all_names()) else { return Ok(()) };
+        if !node.state.lock().content_in_lower {
+            return Ok(());
+        }
+        let (path, (file, _)) = (self.lower_path(id)?, self.open_node(node)?);
+        let target = XattrTarget::Fd(file.as_fd());
+        self.changeable()?.namespace().set(target, Mark::Redirect, path.as_bytes())
+    }
+
     /// Remembers a directory that is not where the lower has it, for this mount and for later ones.
     fn keep_redirected(&self, node: &Arc<Node>) -> Result<()> {
         let first = {
             let mut redirected = self.redirected.lock();
-            redirected.insert(node.ino, Arc::clone(node));
+            if redirected.insert(node.ino, Arc::clone(node)).is_none()
+                && let Some(id) = node.lower
+            {
+                self.lower.keep(id);
+            }
             redirected.len() == 1
         };
         if first {
@@ -222,6 +247,9 @@ impl Overlay {
                 };
                 if node.lower.is_some() && node.lower != beside {
                     self.redirected.lock().insert(node.ino, Arc::clone(&node));
+                    if let Some(id) = node.lower {
+                        self.lower.keep(id);
+                    }
                 }
                 pending.push(node);
             }

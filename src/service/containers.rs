@@ -2,7 +2,7 @@
 
 use crate::fuse::MountOptions;
 use crate::image::Reference;
-use crate::overlay::{ChainLower, Overlay, UpperDirs};
+use crate::overlay::{ChainLower, Overlay, UpperDirs, Writes};
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
 use crate::service::names::{check_name, random_id, random_name};
@@ -204,7 +204,13 @@ impl Strata {
 
     fn dirs<'a>(&self, id: &str, dirs: &'a mut Dirs) -> UpperDirs<'a> {
         *dirs = Dirs { upper: self.store.upper(id), work: self.store.work(id) };
-        UpperDirs { upper: &dirs.upper, work: &dirs.work, volatile: false, owners: None }
+        UpperDirs {
+            upper: &dirs.upper,
+            work: &dirs.work,
+            volatile: false,
+            owners: None,
+            writes: Writes::ALL,
+        }
     }
 }
 

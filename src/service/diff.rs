@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::layer::Kind;
-use crate::overlay::{Attr, Change, ChangeKind};
+use crate::overlay::{Attr, Change, ChangeKind, LowerAttr};
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
 use crate::sys::mode;
@@ -95,7 +95,7 @@ impl Lines {
 
 /// Tells whether a directory is as the image has it. Its time says only that something in it has
 /// changed, which has a line of its own.
-fn is_same(now: &Attr, lower: &crate::layer::Attr) -> bool {
+fn is_same(now: &Attr, lower: &LowerAttr) -> bool {
     now.kind() == Kind::Directory
         && now.mode & mode::PERMISSIONS == lower.mode & mode::PERMISSIONS
         && Kind::of(lower.mode) == Kind::Directory

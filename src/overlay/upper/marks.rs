@@ -3,7 +3,7 @@
 //! Kernel documentation, `filesystems/overlayfs.rst`: `opaque`, `redirect`, `metacopy`, `impure`
 //! and `whiteout`, below `trusted.overlay.` or, without privilege, `user.overlay.`. Ours are
 //! `strata.origin`: the lower file that an upper one was copied from, which gives it its inode
-//! number, `strata.redirects` and `strata.device`; the kernel ignores them. A program that sets an attribute of these names gets it escaped,
+//! number, `strata.redirects`, `strata.device` and `strata.links`; the kernel ignores them. A program that sets an attribute of these names gets it escaped,
 //! as `overlay.overlay.`.
 //!
 //! Without privilege the owner, mode and type that the file cannot have are kept as
@@ -15,12 +15,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::sys::{self, SetXattr, XattrTarget};
+use crate::sys::{self, SetXattr, Stat, XattrTarget};
 
 const TRUSTED: &str = "trusted.overlay.";
 const USER: &str = "user.overlay.";
 /// What comes between the prefix and the rest of an escaped name.
 const ESCAPE: &str = "overlay.";
+/// Marks of an opaque directory as any driver writes them.
+const OPAQUE_ELSEWHERE: [&str; 3] =
+    ["trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"];
 const OVERRIDE: &str = "user.containers.override_";
 const OVERRIDE_STAT: &str = "user.containers.override_stat";
 
@@ -44,6 +47,9 @@ pub(crate) enum Mark {
     Redirects,
     /// A device stands for the device 0/0, which would be a whiteout.
     Device,
+    /// How many more names the union shows of a file than it has links here: those that only the
+    /// lower has, less the one in the index.
+    MoreLinks,
 }
 
 impl Mark {
@@ -57,6 +63,7 @@ impl Mark {
             Self::Origin => "strata.origin",
             Self::Redirects => "strata.redirects",
             Self::Device => "strata.device",
+            Self::MoreLinks => "strata.links",
         }
     }
 }
@@ -66,8 +73,10 @@ impl Mark {
 pub(crate) enum Namespace {
     /// `trusted.overlay.`: with privilege, as root's mounts have it.
     Trusted,
-    /// `user.overlay.`: without.
+    /// `user.overlay.`: without (`userxattr`).
     User,
+    /// The same, and what a file cannot have itself is in marks too.
+    Mapped,
 }
 
 /// What the marks of a file say.
@@ -85,6 +94,7 @@ pub(crate) struct Marks {
     pub(crate) redirects: bool,
     /// It stands for the device 0/0.
     pub(crate) device: bool,
+    pub(crate) more_links: Option<i64>,
     pub(crate) stat: Option<OverrideStat>,
 }
 
@@ -92,7 +102,7 @@ impl Namespace {
     const fn prefix(self) -> &'static str {
         match self {
             Self::Trusted => TRUSTED,
-            Self::User => USER,
+            Self::User | Self::Mapped => USER,
         }
     }
 
@@ -135,8 +145,21 @@ impl Namespace {
                 "strata.origin" => marks.origin = parse_decimal(&value),
                 "strata.redirects" => marks.redirects = true,
                 "strata.device" => marks.device = true,
-                "" if self == Self::User => marks.stat = OverrideStat::parse(&value),
+                "strata.links" => marks.more_links = parse_decimal(&value),
+                "" if self == Self::Mapped => marks.stat = OverrideStat::parse(&value),
                 _ => {}
+            }
+        }
+        Ok(marks)
+    }
+
+    /// Reads the marks of a file of a lower directory, which any driver may have written.
+    pub(crate) fn read_lower(self, target: XattrTarget<'_>) -> Result<Marks> {
+        let mut marks = self.read(target)?;
+        for name in sys::list_xattr(target)? {
+            if !marks.opaque && OPAQUE_ELSEWHERE.iter().any(|other| *other == name) {
+                let value = sys::xattr_if_set(target, &name)?;
+                marks.opaque = value.is_some_and(|value| value.starts_with(b"y"));
             }
         }
         Ok(marks)
@@ -149,10 +172,10 @@ impl Namespace {
             return Some(concat(&[self.prefix().as_bytes(), ESCAPE.as_bytes(), rest]));
         }
         match self {
-            Self::Trusted => Some(name.to_owned()),
-            Self::User if strip_prefix(name, OVERRIDE).is_some() => None,
-            Self::User if strip_prefix(name, "user.").is_some() => Some(name.to_owned()),
-            Self::User => Some(concat(&[OVERRIDE.as_bytes(), name.as_bytes()])),
+            Self::Trusted | Self::User => Some(name.to_owned()),
+            Self::Mapped if strip_prefix(name, OVERRIDE).is_some() => None,
+            Self::Mapped if strip_prefix(name, "user.").is_some() => Some(name.to_owned()),
+            Self::Mapped => Some(concat(&[OVERRIDE.as_bytes(), name.as_bytes()])),
         }
     }
 
@@ -162,7 +185,7 @@ impl Namespace {
             let rest = rest.strip_prefix(ESCAPE.as_bytes())?;
             return Some(concat(&[self.prefix().as_bytes(), rest]));
         }
-        if self == Self::Trusted {
+        if self != Self::Mapped {
             return Some(on_disk.to_owned());
         }
         match strip_prefix(on_disk, OVERRIDE) {
@@ -188,7 +211,7 @@ impl Namespace {
     }
 }
 
-fn parse_decimal(value: &[u8]) -> Option<u64> {
+fn parse_decimal<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
@@ -212,6 +235,20 @@ pub(crate) struct OverrideStat {
 }
 
 impl OverrideStat {
+    /// Returns what a file shows whose own attributes are `stat`.
+    pub(crate) fn apply(self, stat: Stat) -> Stat {
+        let (kind, rdev) = self.kind.unwrap_or((Kind::of(stat.mode), stat.rdev));
+        let has_size = matches!(kind, Kind::Regular | Kind::Directory | Kind::Symlink);
+        Stat {
+            uid: self.uid,
+            gid: self.gid,
+            mode: kind.mode() | self.mode,
+            rdev,
+            size: if has_size { stat.size } else { 0 },
+            ..stat
+        }
+    }
+
     /// Parses `uid:gid:mode[:type]`.
     fn parse(value: &[u8]) -> Option<Self> {
         let mut fields = std::str::from_utf8(value).ok()?.splitn(4, ':');
@@ -293,16 +330,18 @@ mod tests {
 
     #[test]
     fn names_of_marks_are_escaped_and_hidden() {
-        use Namespace::{Trusted, User};
+        use Namespace::{Mapped, Trusted, User};
         for (namespace, seen, on_disk) in [
             (Trusted, "user.x", Some("user.x")),
             (Trusted, "security.capability", Some("security.capability")),
             (Trusted, "trusted.overlay.opaque", Some("trusted.overlay.overlay.opaque")),
             (Trusted, "user.overlay.opaque", Some("user.overlay.opaque")),
-            (User, "user.x", Some("user.x")),
             (User, "user.overlay.opaque", Some("user.overlay.overlay.opaque")),
-            (User, "security.capability", Some("user.containers.override_security.capability")),
-            (User, "user.containers.override_stat", None),
+            (User, "security.capability", Some("security.capability")),
+            (Mapped, "user.x", Some("user.x")),
+            (Mapped, "user.overlay.opaque", Some("user.overlay.overlay.opaque")),
+            (Mapped, "security.capability", Some("user.containers.override_security.capability")),
+            (Mapped, "user.containers.override_stat", None),
         ] {
             let found = namespace.on_disk(seen.as_ref());
             assert_eq!(found.as_deref(), on_disk.map(OsStr::new), "{seen}");
@@ -312,7 +351,7 @@ mod tests {
             }
         }
         assert_eq!(Trusted.seen("trusted.overlay.origin".as_ref()), None);
-        assert_eq!(User.seen("user.containers.override_stat".as_ref()), None);
-        assert_eq!(User.seen("security.selinux".as_ref()), None);
+        assert_eq!(Mapped.seen("user.containers.override_stat".as_ref()), None);
+        assert_eq!(Mapped.seen("security.selinux".as_ref()), None);
     }
 }

@@ -22,8 +22,8 @@ pub(crate) use crate::overlay::upper::make::{New, Temporary};
 pub(crate) use crate::overlay::upper::marks::{Mark, Marks, Namespace, check_name};
 pub(crate) use crate::overlay::upper::owner::Meta;
 
-use crate::overlay::UpperDirs;
 use crate::overlay::error::{Error, Result};
+use crate::overlay::{UpperDirs, Writes};
 use crate::sys::{self, Errno, RenameFlags, Stat, XattrTarget, open_flags};
 
 /// How owners are kept.
@@ -50,6 +50,8 @@ pub(crate) struct Upper {
     root: Arc<OwnedFd>,
     root_inode: u64,
     work: OwnedFd,
+    /// Files of a lower that does not know all their names, by number; opened when one is met.
+    index: Option<Arc<OwnedFd>>,
     /// Held so that nobody else mounts the same upper; a `flock` on the work directory.
     lock: Option<OwnedFd>,
     owners: Owners,
@@ -58,6 +60,7 @@ pub(crate) struct Upper {
     rename_whiteout_works: AtomicBool,
     /// Nothing is synced; what a crash leaves is not defined.
     volatile: bool,
+    writes: Writes,
     next_temporary: AtomicU64,
 }
 
@@ -73,6 +76,7 @@ pub(crate) enum Child {
 }
 
 const WORK_NAME: &str = "work";
+const INDEX_NAME: &str = "strata-index";
 
 impl Upper {
     /// Opens an upper and its work directory, which must be on one file system.
@@ -80,7 +84,7 @@ impl Upper {
     /// # Errors
     /// [`Error::Setup`] says what is wrong with the directories.
     pub(crate) fn open(dirs: UpperDirs<'_>, purpose: Purpose) -> Result<Self> {
-        let UpperDirs { upper, work, volatile, owners } = dirs;
+        let UpperDirs { upper, work, volatile, owners, writes } = dirs;
         let setup = |path: &Path| {
             let path = path.display().to_string();
             move |error: sys::Error| Error::Setup(format!("directory {path}: {error}"))
@@ -99,22 +103,57 @@ impl Upper {
             root: Arc::new(root),
             root_inode: stat.ino,
             work: work_dir,
+            index: None,
             lock: None,
             owners: Owners::Native,
             namespace: Namespace::Trusted,
             whiteouts_are_devices: true,
             rename_whiteout_works: AtomicBool::new(true),
             volatile,
+            writes,
             next_temporary: AtomicU64::new(u64::from_le_bytes(sys::random_bytes()?) >> 1),
         };
         if purpose == Purpose::Change {
             opened.lock = Some(lock(&opened.work, work)?);
             opened.prepare_work()?;
             opened.probe(upper, owners)?;
+        } else if owners == Some(Owners::Native) && sys::effective_ids().0 != 0 {
+            opened.namespace = Namespace::User;
         } else if owners == Some(Owners::Mapped) || sys::effective_ids().0 != 0 {
-            (opened.owners, opened.namespace) = (Owners::Mapped, Namespace::User);
+            (opened.owners, opened.namespace) = (Owners::Mapped, Namespace::Mapped);
         }
         Ok(opened)
+    }
+
+    /// Opens the index beside the directory in which changes are prepared.
+    pub(crate) fn open_index(&mut self, work: &Path) -> Result<()> {
+        let (dir, name) = (sys::open_dir_path(work)?, OsStr::new(INDEX_NAME));
+        if self.child_stat(dir.as_fd(), name)?.is_none() {
+            if !self.is_for_change() {
+                return Ok(());
+            }
+            sys::make_dir(dir.as_fd(), name, 0o700)?;
+        }
+        self.index = Some(Arc::new(sys::open(dir.as_fd(), name, open_flags::DIRECTORY, 0)?));
+        Ok(())
+    }
+
+    /// Returns where the index has the file with a number.
+    pub(crate) fn in_index(&self, number: u64) -> Result<(Arc<OwnedFd>, OsString)> {
+        let index = self.index.as_ref().ok_or(Error::Stale(number))?;
+        Ok((Arc::clone(index), format!("{number:x}").into()))
+    }
+
+    /// Returns what the index has under a number.
+    pub(crate) fn indexed(&self, number: u64) -> Result<Option<(Stat, Marks)>> {
+        if self.index.is_none() {
+            return Ok(None);
+        }
+        let (index, name) = self.in_index(number)?;
+        match self.child_stat(index.as_fd(), &name)? {
+            Some(stat) => Ok(Some((stat, self.marks(index.as_fd(), &name)?))),
+            None => Ok(None),
+        }
     }
 
     /// Makes the directory in which changes are prepared, and clears it of what a crash has left.
@@ -145,8 +184,10 @@ impl Upper {
         };
         if native && Namespace::Trusted.works_on(target) {
             (self.owners, self.namespace) = (Owners::Native, Namespace::Trusted);
-        } else if Namespace::User.works_on(target) {
-            (self.owners, self.namespace) = (Owners::Mapped, Namespace::User);
+        } else if owners == Some(Owners::Native) && Namespace::User.works_on(target) {
+            (self.owners, self.namespace) = (Owners::Native, Namespace::User);
+        } else if owners != Some(Owners::Native) && Namespace::Mapped.works_on(target) {
+            (self.owners, self.namespace) = (Owners::Mapped, Namespace::Mapped);
         } else {
             sys::remove_dir(work, &probe)?;
             return Err(Error::Setup(format!(
@@ -189,6 +230,11 @@ impl Upper {
     /// Returns the root of the upper.
     pub(crate) fn root(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.root)
+    }
+
+    /// Returns which marks are written.
+    pub(crate) const fn writes(&self) -> Writes {
+        self.writes
     }
 
     /// Tells whether nothing is to be synced.
@@ -397,8 +443,5 @@ fn lock(work: &OwnedFd, path: &Path) -> Result<OwnedFd> {
     if sys::try_lock_exclusive(lock.as_fd())? {
         return Ok(lock);
     }
-    Err(Error::Setup(format!(
-        "{} is in use by another mount; a writable layer can be mounted once at a time",
-        path.display()
-    )))
+    Err(Error::InUse(path.to_owned()))
 }

@@ -39,22 +39,7 @@ impl Upper {
             let root_if = |id, own| if id == own { 0 } else { id };
             return Stat { uid: root_if(stat.uid, uid), gid: root_if(stat.gid, gid), ..stat };
         };
-        let (kind, rdev) = match over.kind {
-            Some((kind, device)) => (kind, device),
-            None => (Kind::of(stat.mode), stat.rdev),
-        };
-        Stat {
-            uid: over.uid,
-            gid: over.gid,
-            mode: kind.mode() | over.mode,
-            rdev,
-            size: if matches!(kind, Kind::Regular | Kind::Directory | Kind::Symlink) {
-                stat.size
-            } else {
-                0
-            },
-            ..stat
-        }
+        over.apply(stat)
     }
 
     /// Tells whether attributes of a file may be in marks.

@@ -1,4 +1,8 @@
-//! What the overlay asks of the read-only tree below it.
+//! What the overlay asks of the read-only tree below it, and the two trees that there are: the merged
+//! layers of an image, and a stack of plain directories.
+
+mod chain;
+mod dirs;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Debug;
@@ -7,8 +11,12 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crate::layer::{Attr, Chain, Content, Kind, ROOT};
-use crate::overlay::error::{Error, Result};
+use crate::layer::{self, Kind};
+use crate::overlay::error::Result;
+use crate::sys::Time;
+
+pub use chain::ChainLower;
+pub use dirs::{DirsLower, LowerDirs};
 
 /// A file or directory of the lower tree; the same one always has the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +33,49 @@ pub struct LowerEntry<'a> {
     pub name: &'a OsStr,
     /// The position after this entry.
     pub next: u64,
+}
+
+/// The attributes of a lower file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LowerAttr {
+    /// File type and permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Number of names; of a directory 2 and its subdirectories, or 1 where they are not counted.
+    pub nlink: u32,
+    /// Device number of a device node.
+    pub rdev: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Blocks of 512 bytes.
+    pub blocks: u64,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the attributes.
+    pub ctime: Time,
+}
+
+impl From<layer::Attr> for LowerAttr {
+    fn from(attr: layer::Attr) -> Self {
+        Self {
+            mode: attr.mode,
+            uid: attr.uid,
+            gid: attr.gid,
+            nlink: attr.nlink,
+            rdev: attr.rdev,
+            size: attr.size,
+            blocks: attr.size.div_ceil(512),
+            // A layer holds one time.
+            atime: attr.mtime,
+            mtime: attr.mtime,
+            ctime: attr.mtime,
+        }
+    }
 }
 
 /// The content of a lower file.
@@ -73,17 +124,25 @@ pub trait Lower: Debug + Send + Sync {
     /// Returns the root directory.
     fn root(&self) -> LowerId;
 
-    /// Returns a number that no [`LowerId`] reaches.
-    fn id_limit(&self) -> u64;
+    /// Tells whether a number is that of a file of this tree that is known.
+    fn contains(&self, id: LowerId) -> bool;
+
+    /// Returns the number of a file that is only in the upper, from its inode there: no file of this
+    /// tree has it.
+    fn number_of_upper(&self, inode: u64) -> u64;
+
+    /// Tells whether [`Lower::names`] gives every name that a file has, and not only those by which
+    /// it was looked up.
+    fn knows_all_names(&self) -> bool;
 
     /// Returns the attributes of a file.
-    fn attr(&self, id: LowerId) -> Result<Attr>;
+    fn attr(&self, id: LowerId) -> Result<LowerAttr>;
 
     /// Returns what has this name in a directory.
     fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerId>>;
 
     /// Gives the entries of a directory to `sink`, from a position on, without `.` and `..`; the
-    /// beginning is 0. Positions stay valid for ever.
+    /// beginning is 0. Positions stay valid for ever. A file is known only when it is looked up.
     fn entries(
         &self,
         dir: LowerId,
@@ -100,87 +159,15 @@ pub trait Lower: Debug + Send + Sync {
     /// Opens the content of a regular file.
     fn open(&self, id: LowerId) -> Result<LowerFile>;
 
-    /// Returns every name of a file: the directory, and the name in it. The root has none.
+    /// Returns the names of a file: the directory, and the name in it. The root has none.
     fn names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>>;
-}
 
-/// The merged layers of an image.
-#[derive(Debug)]
-pub struct ChainLower(Chain);
+    /// Tells whether a file has names that [`Lower::names`] may not give.
+    fn has_unknown_names(&self, id: LowerId) -> Result<bool>;
 
-impl ChainLower {
-    /// Returns the lower tree that a chain is.
-    pub const fn new(chain: Chain) -> Self {
-        Self(chain)
-    }
-}
+    /// Keeps a file known until it is forgotten as often as it was kept.
+    fn keep(&self, id: LowerId);
 
-fn inode(id: LowerId) -> Result<u32> {
-    u32::try_from(id.0).map_err(|_| Error::Stale(id.0))
-}
-
-const fn id(inode: u32) -> LowerId {
-    LowerId(inode as u64)
-}
-
-impl Lower for ChainLower {
-    fn root(&self) -> LowerId {
-        id(ROOT)
-    }
-
-    fn id_limit(&self) -> u64 {
-        u64::from(self.0.inode_count())
-    }
-
-    fn attr(&self, id: LowerId) -> Result<Attr> {
-        Ok(self.0.attr(inode(id)?)?)
-    }
-
-    fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerId>> {
-        Ok(self.0.lookup(inode(dir)?, name)?.map(id))
-    }
-
-    fn entries(
-        &self,
-        dir: LowerId,
-        from: u64,
-        sink: &mut dyn FnMut(LowerEntry<'_>) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let dir = inode(dir)?;
-        let Ok(from) = u32::try_from(from) else { return Ok(()) };
-        for position in from..self.0.entry_count(dir)? {
-            let Some(entry) = self.0.entry(dir, position)? else { break };
-            let entry = LowerEntry {
-                id: id(entry.inode),
-                kind: entry.kind,
-                name: entry.name,
-                next: u64::from(position) + 1,
-            };
-            if sink(entry).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_link(&self, id: LowerId) -> Result<OsString> {
-        Ok(self.0.read_link(inode(id)?)?.to_owned())
-    }
-
-    fn xattrs(&self, id: LowerId) -> Result<Vec<(OsString, Vec<u8>)>> {
-        let xattrs = self.0.xattrs(inode(id)?)?;
-        Ok(xattrs.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect())
-    }
-
-    fn open(&self, id: LowerId) -> Result<LowerFile> {
-        match self.0.content(inode(id)?)? {
-            Content::Inline(bytes) => Ok(LowerFile::Bytes(bytes.into())),
-            Content::Object(digest) => Ok(LowerFile::File(Arc::new(self.0.open_object(digest)?))),
-        }
-    }
-
-    fn names(&self, id_of: LowerId) -> Result<Vec<(LowerId, OsString)>> {
-        let names = self.0.names(inode(id_of)?)?;
-        Ok(names.into_iter().map(|(dir, name)| (id(dir), name.to_owned())).collect())
-    }
+    /// Takes back one [`Lower::keep`].
+    fn forget(&self, id: LowerId);
 }

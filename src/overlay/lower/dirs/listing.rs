@@ -1,0 +1,111 @@
+//! The names in a merged directory.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::layer::Kind;
+use crate::overlay::error::Result;
+use crate::overlay::lower::LowerId;
+use crate::overlay::lower::dirs::DirsLower;
+use crate::overlay::lower::dirs::layer::join;
+use crate::overlay::lower::dirs::merge::{DOT_WHITEOUT, Part};
+use crate::sys;
+
+/// An entry of a merged directory.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: LowerId,
+    pub(super) kind: Kind,
+    pub(super) name: Box<OsStr>,
+}
+
+/// The entries of a merged directory, in an order that is always the same.
+#[derive(Debug)]
+pub(super) struct Listing(Vec<Entry>);
+
+impl Listing {
+    /// Returns the entries from a position on, each with its position.
+    pub(super) fn from(&self, position: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let start = usize::try_from(position).unwrap_or(usize::MAX).min(self.0.len());
+        (start as u64..).zip(self.0.get(start..).unwrap_or_default())
+    }
+
+    /// Counts the directories.
+    pub(super) fn subdirs(&self) -> usize {
+        self.0.iter().filter(|entry| entry.kind == Kind::Directory).count()
+    }
+}
+
+impl DirsLower {
+    /// Reads a merged directory: what a layer has hides the same name in those below it.
+    pub(super) fn list(&self, dir: &[Part]) -> Result<Listing> {
+        let mut seen = HashSet::new();
+        let mut entries = Vec::new();
+        for part in dir {
+            self.list_part(part, &mut seen, &mut entries)?;
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Listing(entries))
+    }
+
+    fn list_part(
+        &self,
+        part: &Part,
+        seen: &mut HashSet<OsString>,
+        entries: &mut Vec<Entry>,
+    ) -> Result<()> {
+        let layer = self.layer(part.layer)?;
+        let dot_whiteouts = self.has_dot_whiteouts(part)?;
+        let fd = layer.open_dir(&part.path)?;
+        let mut stream = sys::DirStream::new(&fd)?;
+        let mut hidden = Vec::new();
+        while let Some(entry) = stream.next_entry()? {
+            if entry.name == "." || entry.name == ".." {
+                continue;
+            }
+            if dot_whiteouts && let Some(name) = entry.name.as_bytes().strip_prefix(DOT_WHITEOUT) {
+                hidden.push(OsStr::from_bytes(name).to_owned());
+                continue;
+            }
+            if seen.contains(entry.name) {
+                continue;
+            }
+            seen.insert(entry.name.to_owned());
+            let kind = Kind::of_dirent(entry.kind);
+            let sure = match kind {
+                None | Some(Kind::Character | Kind::Directory) => false,
+                Some(Kind::Regular) => !part.xattr_whiteouts,
+                Some(_) => true,
+            };
+            let (kind, id) = match kind {
+                Some(kind) if sure && self.tells_inodes(part) => {
+                    (kind, self.number_of(part.device, entry.ino))
+                }
+                _ => {
+                    let path = join(&part.path, entry.name);
+                    let Some(stat) = layer.stat_if_exists(&path)? else { continue };
+                    if stat.is_whiteout_device() {
+                        continue;
+                    }
+                    if part.xattr_whiteouts
+                        && stat.is_regular()
+                        && stat.size == 0
+                        && layer.marks(&path, self.namespace)?.whiteout
+                    {
+                        continue;
+                    }
+                    (Kind::of(stat.mode), self.number(&stat))
+                }
+            };
+            entries.push(Entry { id, kind, name: entry.name.into() });
+        }
+        seen.extend(hidden);
+        Ok(())
+    }
+
+    /// Tells whether the file system of a part gives in a listing the numbers that stat(2) gives.
+    fn tells_inodes(&self, part: &Part) -> bool {
+        self.layer(part.layer).is_ok_and(|layer| layer.tells_inodes())
+    }
+}

@@ -1,0 +1,279 @@
+//! Merging: what a name means in a stack of directories.
+//!
+//! The rules are the kernel's (`filesystems/overlayfs.rst`): the topmost file hides all below it;
+//! directories are merged down to the first that is opaque or to something else with the name; a
+//! whiteout ends the search. Whiteouts and opaque marks are read in every form that is in use.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use crate::layer::Kind;
+use crate::overlay::error::Result;
+use crate::overlay::lower::dirs::DirsLower;
+use crate::overlay::lower::dirs::layer::join;
+use crate::sys::{self, Stat};
+
+/// Prefix of the name of a file that stands for one that is gone.
+pub(super) const DOT_WHITEOUT: &[u8] = b".wh.";
+/// Name of the file that makes its directory opaque.
+const DOT_OPAQUE: &str = ".wh..wh..opq";
+
+/// A directory of one layer that is part of a merged one.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) layer: u16,
+    /// From the root of the layer; empty for the root.
+    pub(super) path: Box<OsStr>,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    /// It hides what layers below have in it.
+    pub(super) is_opaque: bool,
+    /// Empty files in it may be whiteouts.
+    pub(super) xattr_whiteouts: bool,
+    /// Where layers below have the rest of it, if elsewhere.
+    redirect: Option<OsString>,
+    /// Files in it are whiteouts by name; found out when it is first asked.
+    dot_whiteouts: OnceLock<bool>,
+}
+
+/// What a name is.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Nothing has it, or it is hidden.
+    Nothing,
+    /// Not a directory.
+    File {
+        layer: u16,
+        stat: Stat,
+        /// Where its content is, if another layer has that.
+        data: Option<Arc<(u16, OsString)>>,
+    },
+    /// A directory: its parts, top first.
+    Dir(Vec<Part>),
+}
+
+/// What one layer has under a name.
+enum Seen {
+    Nothing,
+    Whiteout,
+    File(Stat),
+    Dir(Part),
+}
+
+impl DirsLower {
+    /// Returns what a name is in a merged directory.
+    pub(super) fn find(&self, dir: &[Part], name: &OsStr) -> Result<Found> {
+        let mut found = Vec::new();
+        let mut name = name.to_owned();
+        for part in dir {
+            match self.see(part, &name)? {
+                Seen::Nothing => {}
+                Seen::Whiteout => break,
+                Seen::File(stat) if found.is_empty() => {
+                    let data = self.data_of(dir, part, &name, &stat)?;
+                    return Ok(Found::File { layer: part.layer, stat, data });
+                }
+                Seen::File(_) => break,
+                Seen::Dir(below) => {
+                    let (is_opaque, redirect) = (below.is_opaque, below.redirect.clone());
+                    let layer = below.layer;
+                    found.push(below);
+                    if is_opaque {
+                        break;
+                    }
+                    match redirect {
+                        Some(path) if path.as_bytes().starts_with(b"/") => {
+                            found.extend(self.dir_at(layer, &path)?);
+                            break;
+                        }
+                        Some(other) => name = other,
+                        None => {}
+                    }
+                }
+            }
+        }
+        Ok(if found.is_empty() { Found::Nothing } else { Found::Dir(found) })
+    }
+
+    /// Returns what the layers below `layer` have at a path that is a directory.
+    fn dir_at(&self, layer: u16, path: &OsStr) -> Result<Vec<Part>> {
+        match self.walk(layer, path)? {
+            Found::Dir(parts) => Ok(parts),
+            Found::Nothing | Found::File { .. } => Ok(Vec::new()),
+        }
+    }
+
+    /// Walks from the root of the layers below `layer`.
+    fn walk(&self, layer: u16, path: &OsStr) -> Result<Found> {
+        let mut at = Vec::new();
+        for number in layer + 1..u16::try_from(self.layers.len()).unwrap_or(u16::MAX) {
+            if !self.layer(number)?.is_data_only() {
+                at.push(self.part(number, OsStr::new(""))?);
+            }
+        }
+        let mut found = Found::Dir(at);
+        for name in path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            let Found::Dir(parts) = found else { return Ok(Found::Nothing) };
+            found = self.find(&parts, OsStr::from_bytes(name))?;
+        }
+        Ok(found)
+    }
+
+    /// Returns where the content of a file is, if not in the file itself.
+    fn data_of(
+        &self,
+        dir: &[Part],
+        part: &Part,
+        name: &OsStr,
+        stat: &Stat,
+    ) -> Result<Option<Arc<(u16, OsString)>>> {
+        if !stat.is_regular() || stat.size == 0 {
+            return Ok(None);
+        }
+        let path = join(&part.path, name);
+        let marks = self.layer(part.layer)?.marks(&path, self.namespace)?;
+        if !marks.metacopy {
+            return Ok(None);
+        }
+        let redirect = marks.redirect;
+        let found = match &redirect {
+            Some(path) if path.as_bytes().starts_with(b"/") => self.walk(part.layer, path)?,
+            other => {
+                let below = dir.iter().position(|other| std::ptr::eq(other, part));
+                let below = below.and_then(|at| dir.get(at + 1..)).unwrap_or_default();
+                self.find(below, other.as_deref().unwrap_or(name))?
+            }
+        };
+        match found {
+            Found::File { data: Some(data), .. } => Ok(Some(data)),
+            Found::File { layer, data: None, stat } if stat.is_regular() => {
+                self.path_of(dir, part, layer, name, redirect.as_deref())
+            }
+            _ => self.in_data_only(redirect.as_deref()),
+        }
+    }
+
+    /// Returns the path of the file with the content of another, which `find` or `walk` has found.
+    fn path_of(
+        &self,
+        dir: &[Part],
+        part: &Part,
+        layer: u16,
+        name: &OsStr,
+        redirect: Option<&OsStr>,
+    ) -> Result<Option<Arc<(u16, OsString)>>> {
+        let path = match redirect {
+            Some(path) if path.as_bytes().starts_with(b"/") => {
+                let (above, last) = split(path);
+                let parts = self.dir_at(part.layer, &above)?;
+                parts.iter().find(|part| part.layer == layer).map(|part| join(&part.path, &last))
+            }
+            other => {
+                let name = other.unwrap_or(name);
+                dir.iter().find(|part| part.layer == layer).map(|part| join(&part.path, name))
+            }
+        };
+        Ok(path.map(|path| Arc::new((layer, path))))
+    }
+
+    /// Looks for content in the layers that hold nothing else.
+    fn in_data_only(&self, redirect: Option<&OsStr>) -> Result<Option<Arc<(u16, OsString)>>> {
+        let Some(path) = redirect.and_then(|path| path.as_bytes().strip_prefix(b"/")) else {
+            return Ok(None);
+        };
+        let path = OsStr::from_bytes(path);
+        for (number, layer) in self.layers.iter().enumerate().filter(|(_, l)| l.is_data_only()) {
+            if layer.stat_if_exists(path)?.is_some_and(|stat| stat.is_regular()) {
+                let number = u16::try_from(number).unwrap_or(u16::MAX);
+                return Ok(Some(Arc::new((number, path.to_owned()))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the directory at a path of a layer.
+    pub(super) fn part(&self, number: u16, path: &OsStr) -> Result<Part> {
+        let layer = self.layer(number)?;
+        let stat = layer.stat(path)?;
+        let marks = layer.dir_marks(path, self.namespace)?;
+        let is_opaque =
+            marks.opaque || layer.stat_if_exists(&join(path, DOT_OPAQUE.as_ref()))?.is_some();
+        Ok(Part {
+            layer: number,
+            path: path.into(),
+            device: stat.dev,
+            inode: stat.ino,
+            is_opaque,
+            xattr_whiteouts: marks.xattr_whiteouts,
+            redirect: marks.redirect,
+            dot_whiteouts: OnceLock::new(),
+        })
+    }
+
+    fn see(&self, part: &Part, name: &OsStr) -> Result<Seen> {
+        if self.has_dot_whiteouts(part)? {
+            if name.as_bytes().starts_with(DOT_WHITEOUT) {
+                return Ok(Seen::Nothing);
+            }
+            let marker = OsString::from_vec([DOT_WHITEOUT, name.as_bytes()].concat());
+            let marker = join(&part.path, &marker);
+            if marker.len() - part.path.len() <= 256
+                && self.layer(part.layer)?.stat_if_exists(&marker)?.is_some()
+            {
+                // What the layer has itself under the name is not hidden by it.
+                return self.see_own(part, name, Seen::Whiteout);
+            }
+        }
+        self.see_own(part, name, Seen::Nothing)
+    }
+
+    fn see_own(&self, part: &Part, name: &OsStr, otherwise: Seen) -> Result<Seen> {
+        let layer = self.layer(part.layer)?;
+        let path = join(&part.path, name);
+        let Some(stat) = layer.stat_if_exists(&path)? else { return Ok(otherwise) };
+        if stat.is_whiteout_device() {
+            return Ok(Seen::Whiteout);
+        }
+        if stat.is_dir() {
+            let mut below = self.part(part.layer, &path)?;
+            below.is_opaque |= matches!(otherwise, Seen::Whiteout);
+            return Ok(Seen::Dir(below));
+        }
+        if part.xattr_whiteouts && stat.is_regular() && stat.size == 0 {
+            let marks = layer.marks(&path, self.namespace)?;
+            if marks.whiteout {
+                return Ok(Seen::Whiteout);
+            }
+        }
+        Ok(Seen::File(stat))
+    }
+
+    /// Tells whether files of a directory are whiteouts by their names. The directory is read once
+    /// for it: asking for each name would cost a call for each layer.
+    pub(super) fn has_dot_whiteouts(&self, part: &Part) -> Result<bool> {
+        if let Some(known) = part.dot_whiteouts.get() {
+            return Ok(*known);
+        }
+        let dir = self.layer(part.layer)?.open_dir(&part.path)?;
+        let mut stream = sys::DirStream::new(&dir)?;
+        let mut has = false;
+        while let Some(entry) = stream.next_entry()? {
+            let is_file = matches!(Kind::of_dirent(entry.kind), Some(Kind::Regular) | None);
+            if is_file && entry.name.as_bytes().starts_with(DOT_WHITEOUT) {
+                has = true;
+                break;
+            }
+        }
+        Ok(*part.dot_whiteouts.get_or_init(|| has))
+    }
+}
+
+/// Splits a path into its directory and its last name.
+fn split(path: &OsStr) -> (OsString, OsString) {
+    let bytes = path.as_bytes();
+    let at = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    let (dir, name) = bytes.split_at(at);
+    (OsStr::from_bytes(dir).to_owned(), OsStr::from_bytes(name).to_owned())
+}

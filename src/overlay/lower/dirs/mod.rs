@@ -1,0 +1,353 @@
+//! A stack of plain directories as a lower tree, merged as the kernel's overlayfs does, one name at a
+//! time and only when it is asked for.
+//!
+//! A file has the number of its inode, so that it keeps it from mount to mount; that of another file
+//! system than the first carries its place in the list of file systems in the upper bits. What is
+//! known of a file is where it was found; it is dropped when the kernel has forgotten the file and
+//! everything below it.
+//!
+//! Invariant: the layers do not change while they are mounted. They are held by descriptor from the
+//! start, so they may be moved or unmounted from where they were.
+
+mod layer;
+mod listing;
+mod merge;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::layer::Kind;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::lower::dirs::layer::{Layer, join};
+use crate::overlay::lower::dirs::listing::Listing;
+use crate::overlay::lower::dirs::merge::{Found, Part};
+use crate::overlay::lower::dirs::table::{At, Table};
+use crate::overlay::lower::{Lower, LowerAttr, LowerEntry, LowerFile, LowerId};
+use crate::overlay::upper::Namespace;
+use crate::sys::{self, Stat, open_flags};
+
+/// How many listings are kept for those who read on.
+const LISTINGS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+/// Bits of a number that are the inode's own; above them is the file system's place in the list.
+const INODE_BITS: u32 = 56;
+
+/// The directories of a stack.
+#[derive(Clone, Debug)]
+pub struct LowerDirs {
+    /// The layers, first on top.
+    pub dirs: Vec<PathBuf>,
+    /// Layers that only give contents to files above that say so (`::` in the kernel's option).
+    pub data_only: Vec<PathBuf>,
+    /// The directory that keeps changes, if there is one: numbers of its files do not clash.
+    pub upper: Option<PathBuf>,
+    /// Marks are below `user.overlay.`, not `trusted.overlay.`.
+    pub user_marks: bool,
+    /// Owners and modes are those of `user.containers.override_stat`, where a file has it.
+    pub override_stat: bool,
+    /// Directories have one link, whatever is in them: nothing is read to count.
+    pub static_links: bool,
+}
+
+/// A stack of plain directories.
+#[derive(Debug)]
+pub struct DirsLower {
+    layers: Vec<Layer>,
+    namespace: Namespace,
+    override_stat: bool,
+    static_links: bool,
+    /// File systems by device number; the first one is that of the upper.
+    devices: Vec<u64>,
+    root: LowerId,
+    table: Table,
+    listings: Mutex<LruCache<LowerId, Arc<Listing>>>,
+}
+
+impl DirsLower {
+    /// Opens the directories.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] names the directory that cannot be used.
+    pub fn open(dirs: &LowerDirs) -> Result<Self> {
+        if dirs.dirs.is_empty() {
+            return Err(Error::Setup("there is no lower directory".to_owned()));
+        }
+        let mut layers = Vec::new();
+        for (path, is_data_only) in (dirs.dirs.iter().map(|path| (path, false)))
+            .chain(dirs.data_only.iter().map(|path| (path, true)))
+        {
+            layers.push(Layer::open(path, is_data_only)?);
+        }
+        let mut devices = Vec::new();
+        if let Some(upper) = &dirs.upper {
+            devices.push(Layer::open(upper, false)?.device());
+        }
+        for layer in &layers {
+            if !devices.contains(&layer.device()) {
+                devices.push(layer.device());
+            }
+        }
+        let namespace = if dirs.user_marks { Namespace::User } else { Namespace::Trusted };
+        let mut lower = Self {
+            layers,
+            namespace,
+            override_stat: dirs.override_stat,
+            static_links: dirs.static_links,
+            devices,
+            root: LowerId(0),
+            table: Table::new(),
+            listings: Mutex::new(LruCache::new(LISTINGS)),
+        };
+        lower.add_root()?;
+        Ok(lower)
+    }
+
+    fn add_root(&mut self) -> Result<()> {
+        let mut parts = Vec::new();
+        for (number, layer) in self.layers.iter().enumerate() {
+            if layer.is_data_only() {
+                break;
+            }
+            let number = u16::try_from(number)
+                .map_err(|_| Error::Setup("there are more than 65,535 layers".to_owned()))?;
+            let part = self.part(number, OsStr::new(""))?;
+            let is_opaque = part.is_opaque;
+            parts.push(part);
+            if is_opaque {
+                break;
+            }
+        }
+        let stat = match parts.first() {
+            Some(part) => self.layer(part.layer)?.stat(&part.path)?,
+            None => return Err(Error::Setup("there is no lower directory".to_owned())),
+        };
+        self.root = self.number(&stat);
+        self.table.add_root(self.root, parts);
+        Ok(())
+    }
+
+    fn layer(&self, number: u16) -> Result<&Layer> {
+        self.layers.get(usize::from(number)).ok_or(Error::Invalid("there is no such layer"))
+    }
+
+    /// Returns the number of a file.
+    fn number(&self, stat: &Stat) -> LowerId {
+        self.number_of(stat.dev, stat.ino)
+    }
+
+    fn number_of(&self, device: u64, inode: u64) -> LowerId {
+        let place = self.devices.iter().position(|known| *known == device);
+        // A file system that is mounted in a layer is none of those in the list: its device tells it
+        // from the others for as long as it is mounted.
+        let place = match place {
+            Some(place) => place as u64,
+            None => 0x40 | device & 0x3f,
+        };
+        LowerId((place << INODE_BITS).wrapping_add(inode))
+    }
+
+    /// Returns where a file is: the layer, and the path in it.
+    fn location(&self, id: LowerId) -> Result<(u16, OsString)> {
+        match self.table.at(id)? {
+            At::Dir(parts) => match parts.first() {
+                Some(part) => Ok((part.layer, part.path.to_os_string())),
+                None => Err(Error::Stale(id.0)),
+            },
+            At::File { layer, .. } => {
+                let (dir, name) = self.table.name(id)?;
+                let At::Dir(parts) = self.table.at(dir)? else { return Err(Error::Stale(id.0)) };
+                let part = parts.iter().find(|part| part.layer == layer);
+                let part = part.ok_or(Error::Stale(id.0))?;
+                Ok((layer, join(&part.path, &name)))
+            }
+        }
+    }
+
+    /// Returns the attributes that a file shows.
+    fn shown(&self, layer: u16, path: &OsStr) -> Result<Stat> {
+        let stat = self.layer(layer)?.stat(path)?;
+        if !self.override_stat || !(stat.is_dir() || stat.is_regular()) {
+            return Ok(stat);
+        }
+        let marks = self.layer(layer)?.marks(path, Namespace::Mapped)?;
+        Ok(marks.stat.map_or(stat, |over| over.apply(stat)))
+    }
+
+    fn parts(&self, dir: LowerId) -> Result<Arc<[Part]>> {
+        match self.table.at(dir)? {
+            At::Dir(parts) => Ok(parts),
+            At::File { .. } => Err(Error::NotDirectory),
+        }
+    }
+
+    fn listing(&self, dir: LowerId) -> Result<Arc<Listing>> {
+        if let Some(listing) = self.listings.lock().get(&dir) {
+            return Ok(Arc::clone(listing));
+        }
+        let listing = Arc::new(self.list(&self.parts(dir)?)?);
+        drop(self.listings.lock().push(dir, Arc::clone(&listing)));
+        Ok(listing)
+    }
+
+    fn dir_links(&self, id: LowerId, own: u64) -> Result<u32> {
+        if self.static_links {
+            return Ok(1);
+        }
+        let parts = self.parts(id)?;
+        let has_markers = || parts.iter().any(|part| self.has_dot_whiteouts(part).unwrap_or(true));
+        if parts.len() == 1 && own > 1 && !has_markers() {
+            return Ok(u32::try_from(own).unwrap_or(u32::MAX));
+        }
+        let listing = self.listing(id)?;
+        Ok(u32::try_from(listing.subdirs()).unwrap_or(u32::MAX).saturating_add(2))
+    }
+}
+
+impl Lower for DirsLower {
+    fn root(&self) -> LowerId {
+        self.root
+    }
+
+    fn contains(&self, id: LowerId) -> bool {
+        self.table.at(id).is_ok()
+    }
+
+    fn number_of_upper(&self, inode: u64) -> u64 {
+        inode
+    }
+
+    fn knows_all_names(&self) -> bool {
+        false
+    }
+
+    fn attr(&self, id: LowerId) -> Result<LowerAttr> {
+        let (layer, path) = self.location(id)?;
+        let stat = self.shown(layer, &path)?;
+        let nlink = match Kind::of(stat.mode) {
+            Kind::Directory => self.dir_links(id, stat.nlink)?,
+            _ => u32::try_from(stat.nlink).unwrap_or(u32::MAX),
+        };
+        Ok(LowerAttr {
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            nlink,
+            rdev: stat.rdev,
+            size: stat.size,
+            blocks: stat.blocks,
+            atime: stat.atime,
+            mtime: stat.mtime,
+            ctime: stat.ctime,
+        })
+    }
+
+    fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerId>> {
+        let parts = self.parts(dir)?;
+        match self.find(&parts, name)? {
+            Found::Nothing => Ok(None),
+            Found::File { layer, stat, data } => {
+                let id = self.number(&stat);
+                self.table.add(id, dir, name, At::File { layer, has_links: stat.nlink > 1, data });
+                Ok(Some(id))
+            }
+            Found::Dir(parts) => {
+                let Some(top) = parts.first() else { return Ok(None) };
+                let id = self.number_of(top.device, top.inode);
+                self.table.add(id, dir, name, At::Dir(parts.into()));
+                Ok(Some(id))
+            }
+        }
+    }
+
+    fn entries(
+        &self,
+        dir: LowerId,
+        from: u64,
+        sink: &mut dyn FnMut(LowerEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let listing = self.listing(dir)?;
+        for (position, entry) in listing.from(from) {
+            let flow = sink(LowerEntry {
+                id: entry.id,
+                kind: entry.kind,
+                name: &entry.name,
+                next: position + 1,
+            });
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_link(&self, id: LowerId) -> Result<OsString> {
+        let (layer, path) = self.location(id)?;
+        self.layer(layer)?.read_link(&path)
+    }
+
+    fn xattrs(&self, id: LowerId) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let (layer, path) = self.location(id)?;
+        let found = self.layer(layer)?.xattrs(&path)?;
+        let mut shown = Vec::new();
+        for (name, value) in found {
+            let hidden = name.as_encoded_bytes().starts_with(b"user.fuseoverlayfs.");
+            if let Some(name) = self.seen(&name).filter(|_| !hidden) {
+                shown.push((name, value));
+            }
+        }
+        Ok(shown)
+    }
+
+    fn open(&self, id: LowerId) -> Result<LowerFile> {
+        let (mut layer, mut path) = self.location(id)?;
+        if let At::File { data: Some(data), .. } = self.table.at(id)? {
+            (layer, path) = (data.0, data.1.clone());
+        }
+        let file = self.layer(layer)?.open_file(&path, open_flags::READ)?;
+        Ok(LowerFile::File(Arc::new(file)))
+    }
+
+    fn names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>> {
+        self.table.names(id)
+    }
+
+    fn has_unknown_names(&self, id: LowerId) -> Result<bool> {
+        match self.table.at(id)? {
+            At::Dir(_) => Ok(false),
+            At::File { has_links, .. } => Ok(has_links),
+        }
+    }
+
+    fn keep(&self, id: LowerId) {
+        self.table.keep(id);
+    }
+
+    fn forget(&self, id: LowerId) {
+        self.table.forget(id);
+    }
+}
+
+impl DirsLower {
+    /// Returns the name that a program sees of an attribute; none if it is hidden.
+    fn seen(&self, on_disk: &OsStr) -> Option<OsString> {
+        let namespace = if self.override_stat { Namespace::Mapped } else { self.namespace };
+        namespace.seen(on_disk)
+    }
+
+    /// Returns a descriptor on the file system of the topmost layer.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn statfs_fd(&self) -> Result<std::os::fd::OwnedFd> {
+        Ok(sys::dup(self.layer(0)?.root().as_fd())?)
+    }
+}
