@@ -4,6 +4,7 @@ mod archives;
 mod auth;
 mod containers;
 mod memory;
+mod overlay;
 mod programs;
 mod pull;
 mod pull_errors;

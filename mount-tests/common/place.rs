@@ -24,6 +24,15 @@ pub(crate) enum Layer {
     Plain,
 }
 
+/// What the lower layers of a mount are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lower {
+    /// An image in the store: an ordinary user is root to it.
+    Image,
+    /// Plain directories: everybody is who they are.
+    Dirs,
+}
+
 /// What a test gets: a folder with these in it.
 ///
 /// ```text
@@ -38,6 +47,7 @@ pub(crate) enum Layer {
 pub(crate) struct Place {
     pub(crate) layer: Layer,
     pub(crate) who: Who,
+    lower: Lower,
     root: PathBuf,
 }
 
@@ -76,10 +86,21 @@ impl Place {
         }
     }
 
+    /// Whether this is an ordinary user's mount of an image, who is root to the files in it.
+    pub(crate) fn is_theirs(&self) -> bool {
+        self.who == Who::User && self.layer != Layer::Plain && self.lower == Lower::Image
+    }
+
+    /// Whether symbolic links of the lower get other numbers when they move: without privilege nothing
+    /// can be noted on them.
+    pub(crate) fn forgets_links(&self) -> bool {
+        self.who == Who::User && self.layer != Layer::Plain && self.lower == Lower::Dirs
+    }
+
     /// Whether the user may change owners: elsewhere root, in a mount its owner. (The kernel lets
     /// nobody but root make devices, in any file system.)
     pub(crate) fn may_chown(&self) -> bool {
-        self.who == Who::Root || self.layer != Layer::Plain
+        self.who == Who::Root || self.is_theirs()
     }
 }
 
@@ -127,9 +148,10 @@ pub(crate) fn everywhere(test: impl Fn(&Place) + Sync) {
         let dir = session.dir("plain");
         who.act(|| {
             fill(&dir);
-            run_in(Layer::Plain, who, &dir, &test);
+            run_in(Layer::Plain, who, Lower::Dirs, &dir, &test);
         });
         in_mount(&session, &test);
+        in_stack(&session, &test);
     }
 }
 
@@ -155,9 +177,50 @@ fn image_of(who: Who) -> Arc<Session> {
     session
 }
 
-fn run_in(layer: Layer, who: Who, root: &Path, test: impl Fn(&Place)) {
-    eprintln!("as {who:?}, files in {layer:?}");
-    test(&Place { layer, who, root: root.to_owned() });
+fn run_in(layer: Layer, who: Who, lower: Lower, root: &Path, test: impl Fn(&Place)) {
+    eprintln!("as {who:?}, files in {layer:?}, {lower:?}");
+    test(&Place { layer, who, lower, root: root.to_owned() });
+}
+
+/// Runs a test where all kinds of files are in a mount, and describes what is there afterwards.
+fn run_in_all(
+    session: &Session,
+    lower: Lower,
+    dir: &Path,
+    test: &(impl Fn(&Place) + Sync),
+) -> Tree {
+    session.who.act(|| {
+        fill(&dir.join("upper"));
+        touch(&dir.join("both"));
+        run_in(Layer::Lower, session.who, lower, &dir.join("lower"), test);
+        run_in(Layer::Upper, session.who, lower, &dir.join("upper"), test);
+        run_in(Layer::Both, session.who, lower, &dir.join("both"), test);
+        seen(dir)
+    })
+}
+
+/// Runs a test in a mount of plain directories.
+fn in_stack(session: &Session, test: &(impl Fn(&Place) + Sync)) {
+    let [top, bottom, upper, work] =
+        ["top", "bottom", "upper", "work"].map(|name| session.dir(&format!("stack/{name}")));
+    std::os::unix::fs::chown(session.path("stack"), Some(session.who.id()), None).unwrap();
+    session.who.act(|| {
+        fill(&bottom.join("lower"));
+        fill(&bottom.join("both"));
+        fs::create_dir(bottom.join("upper")).unwrap();
+        fs::create_dir(top.join("lower")).unwrap();
+    });
+    let dir = session.dir("merged");
+    let target = dir.to_str().unwrap();
+    let [top, bottom, upper, work] = [&top, &bottom, &upper, &work].map(|path| path.display());
+    let options = format!("lowerdir={top}:{bottom},upperdir={upper},workdir={work},metacopy=on");
+    session.run(&["overlay", "-o", &options, target]);
+    let before = run_in_all(session, Lower::Dirs, &dir, test);
+    session.detach(&dir);
+    session.run(&["overlay", "-o", &options, target]);
+    let after = session.who.act(|| seen(&dir));
+    assert_eq!(differences(&before, &after), Vec::<String>::new(), "after a remount");
+    session.detach(&dir);
 }
 
 /// Runs a test in a mount, which has a folder for each layer.
@@ -167,14 +230,7 @@ fn in_mount(session: &Session, test: &(impl Fn(&Place) + Sync)) {
     let container = dir.parent().and_then(Path::file_name).unwrap().to_str().unwrap();
     session.run(&["create", "--name", container, "test/image"]);
     session.run(&["mount", container, target]);
-    let before = session.who.act(|| {
-        fill(&dir.join("upper"));
-        touch(&dir.join("both"));
-        run_in(Layer::Lower, session.who, &dir.join("lower"), test);
-        run_in(Layer::Upper, session.who, &dir.join("upper"), test);
-        run_in(Layer::Both, session.who, &dir.join("both"), test);
-        seen(&dir)
-    });
+    let before = run_in_all(session, Lower::Image, &dir, test);
     session.unmount(target);
     session.run(&["mount", container, target]);
     let after = session.who.act(|| seen(&dir));

@@ -100,6 +100,14 @@ impl Session {
         self.run(&["umount", target]);
     }
 
+    /// Unmounts as those do who know nothing of the program.
+    #[track_caller]
+    pub(crate) fn detach(&self, target: &Path) {
+        let mut command = Command::new("fusermount3");
+        let output = run_alone(self.who.run(command.arg("-u").arg(target)));
+        assert_eq!(output.code, 0, "fusermount3 -u {}: {}", target.display(), output.stderr);
+    }
+
     /// Runs the program, which must refuse, and returns what it said on standard error.
     #[track_caller]
     pub(crate) fn refused<S: AsRef<OsStr> + std::fmt::Debug>(&self, arguments: &[S]) -> String {

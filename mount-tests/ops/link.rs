@@ -89,7 +89,7 @@ fn a_link_that_cannot_be_made_is_refused() {
 #[test]
 fn a_symbolic_link_can_have_two_names() {
     everywhere(|place| {
-        if place.who == Who::User && place.layer == Layer::Upper {
+        if place.is_theirs() && place.layer == Layer::Upper {
             // What the user made is the image's root's, and the kernel lets nobody link to another's
             // symbolic link (sysctl fs.protected_hardlinks).
             return;

@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
-use crate::common::{Layer, Place, Who, everywhere, refused};
+use crate::common::{Place, Who, everywhere, refused};
 
 fn chmod(place: &Place, name: &str, mode: u32) -> std::io::Result<()> {
     fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode))
@@ -106,7 +106,7 @@ fn who_is_not_root_loses_set_uid_and_set_gid_by_writing() {
 fn permissions_are_enforced_for_an_ordinary_user() {
     everywhere(|place| {
         // Whoever mounts without privilege is root to the files, as in a container.
-        if place.who == Who::User && place.layer != Layer::Plain {
+        if place.is_theirs() {
             chmod(place, "file", 0).unwrap();
             assert_eq!(place.text("file"), "content\n");
             return;
@@ -224,7 +224,7 @@ fn the_umask_of_the_caller_takes_permissions_away() {
 fn what_an_ordinary_user_makes_is_theirs() {
     everywhere(|place| {
         // What the one makes who mounted it without privilege is the image's root's.
-        let theirs = if place.may_chown() && place.who == Who::User { 0 } else { 65_534 };
+        let theirs = if place.is_theirs() { 0 } else { 65_534 };
         chmod(place, "dir", 0o777).unwrap();
         chmod(place, "dir/sub", 0o777).unwrap();
         place.as_user(|| {

@@ -160,7 +160,9 @@ fn an_exchange_swaps_whatever_has_the_names() {
         let exchange = |one: &str, two: &str| {
             let inos = (place.stat(one).ino(), place.stat(two).ino());
             rename_how(place, one, two, RenameFlags::RENAME_EXCHANGE).unwrap();
-            assert_eq!((place.stat(two).ino(), place.stat(one).ino()), inos, "{one} and {two}");
+            if !(place.forgets_links() && two == "link") {
+                assert_eq!((place.stat(two).ino(), place.stat(one).ino()), inos, "{one} and {two}");
+            }
         };
         exchange("file", "large");
         assert_eq!(place.text("large"), "content\n");

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use nix::errno::Errno;
 
-use crate::common::{Layer, Place, Who, everywhere, refused};
+use crate::common::{Place, Who, everywhere, refused};
 
 fn set(place: &Place, name: &str, key: &str, value: &[u8]) -> io::Result<()> {
     xattr::set(place.path(name), key, value)
@@ -211,7 +211,7 @@ fn marks_of_the_overlay_are_not_seen_and_their_names_are_free() {
         }
         assert_eq!(keys(place, "moved").len(), 5);
         assert_eq!(place.names("moved"), ["child", "sub"]);
-        if let Some(key) = hidden.filter(|_| place.layer != Layer::Plain) {
+        if let Some(key) = hidden.filter(|_| place.is_theirs()) {
             assert_eq!(refused(set(place, "file", key, b"0:0:777")), Errno::EPERM);
         }
     });

@@ -20,6 +20,7 @@ mod import;
 mod inspect;
 mod mount;
 mod output;
+mod overlay;
 mod progress;
 mod ps;
 mod pull;
@@ -29,14 +30,15 @@ mod rmi;
 mod tag;
 mod umount;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 use crate::cli::error::{Failure, usage_error};
-use crate::service::{Progress, Quiet, RegistryOptions, Strata};
+use crate::service::{Progress, Quiet, RegistryOptions, Strata, is_driver_name};
 
 /// Where the help lists what every command takes.
 const GLOBAL: &str = "Options of every command";
@@ -88,6 +90,7 @@ enum Command {
     Import(import::Arguments),
     Inspect(inspect::Arguments),
     Mount(mount::Arguments),
+    Overlay(overlay::Arguments),
     Ps(ps::Arguments),
     Pull(pull::Arguments),
     Push(push::Arguments),
@@ -118,7 +121,7 @@ impl Context {
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
     start_logging();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(words(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => return usage_error(&error),
     };
@@ -134,6 +137,20 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Returns the words of the command line. Called by the name of another overlay driver the program is
+/// that driver.
+fn words(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<_> = words.collect();
+    let called = words.first().map(Path::new).and_then(Path::file_name);
+    if called.is_some_and(is_driver_name) {
+        let version = |word: &OsString| word == "--version" || word == "-V";
+        if !words.iter().any(version) {
+            words.insert(1, "overlay".into());
+        }
+    }
+    words
+}
+
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Commit(arguments) => commit::run(arguments, context),
@@ -145,6 +162,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
+        Command::Overlay(arguments) => overlay::run(arguments),
         Command::Ps(arguments) => ps::run(&arguments, context),
         Command::Pull(arguments) => pull::run(arguments, context),
         Command::Push(arguments) => push::run(&arguments, context),

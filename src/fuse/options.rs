@@ -57,6 +57,11 @@ impl MountOptions {
         }
     }
 
+    /// Lets the kernel check permissions.
+    pub const fn check_permissions(&mut self) {
+        self.default_permissions = Some(true);
+    }
+
     /// Tells whether nothing is to be synced.
     pub const fn is_volatile(&self) -> bool {
         self.volatile

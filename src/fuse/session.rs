@@ -42,8 +42,10 @@ pub fn mount(
     if overlay.is_read_only() {
         options.set_read_only();
     }
-    let privileged = overlay.owners().unwrap_or(own_owners()) == Owners::Native;
-    let access = Access::new(&options, privileged);
+    let privileged = sys::effective_ids().0 == 0;
+    let owners = overlay.owners();
+    let native = owners.map_or(privileged, |owners| owners == Owners::Native);
+    let access = Access::new(&options, privileged, native);
     let device = open_device(target, &options, access, privileged)?;
     let requests = Requests::new(overlay, statfs_of, access.checked());
     serve(requests, device, target, access).inspect_err(|_| {
@@ -61,11 +63,12 @@ struct Access {
 }
 
 impl Access {
-    /// With privilege everybody may use the mount and the kernel checks permissions. Without, whoever
-    /// mounts it is root to its files; if others may use it, they must not be.
-    fn new(options: &MountOptions, privileged: bool) -> Self {
+    /// With privilege everybody may use the mount. Where files have their owners the kernel checks
+    /// permissions; where marks have them, whoever mounts it is root to its files, and if others may
+    /// use it they must not be.
+    fn new(options: &MountOptions, privileged: bool, native: bool) -> Self {
         let allow_other = options.allow_other.unwrap_or(privileged);
-        let default_permissions = options.default_permissions.unwrap_or(privileged || allow_other);
+        let default_permissions = options.default_permissions.unwrap_or(native || allow_other);
         Self { allow_other, default_permissions }
     }
 
@@ -83,11 +86,6 @@ impl Access {
         }
         options
     }
-}
-
-/// Returns how this process would keep owners.
-fn own_owners() -> Owners {
-    if sys::effective_ids().0 == 0 { Owners::Native } else { Owners::Mapped }
 }
 
 fn check_target(target: &Path) -> Result<()> {

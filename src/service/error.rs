@@ -160,6 +160,14 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// An option of an overlay mount is not understood.
+    #[error("option {option:?}: {reason}")]
+    StackOption {
+        /// The option.
+        option: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// SOURCE_DATE_EPOCH holds no number.
     #[error("SOURCE_DATE_EPOCH is {0:?}, expected seconds since 1970")]
     SourceDateEpoch(String),

@@ -1,0 +1,368 @@
+//! Mounting a stack of plain directories: the options that podman, buildah, docker and containerd give
+//! to an overlay driver, and what they mean.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::fuse::{self, MountOptions};
+use crate::overlay::{DirsLower, IdRange, Ids, LowerDirs, Overlay, Owners, UpperDirs, Writes};
+use crate::service::error::{Error, Result};
+use crate::service::mount::absolute;
+use crate::sys;
+
+/// Directories to mount, and where.
+#[derive(Clone, Debug)]
+pub struct StackRequest {
+    /// Lists of mount options, as they stand behind `-o`.
+    pub options: Vec<OsString>,
+    /// The mount point.
+    pub target: PathBuf,
+}
+
+/// How long the server of a mount that is gone may take to end.
+const ENDING: Duration = Duration::from_secs(3);
+
+/// Options of fuse-overlayfs and the kernel that ask for what is so anyway, or for a way of working that
+/// there is no second one of.
+const IGNORED: [&str; 10] = [
+    "xino",
+    "nfs_filehandles",
+    "fast_ino",
+    "threaded",
+    "writeback",
+    "splice_read",
+    "splice_write",
+    "splice_move",
+    "kernel_cache",
+    "max_write",
+];
+
+/// What a list of options says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StackOptions {
+    lower: Vec<PathBuf>,
+    data_only: Vec<PathBuf>,
+    upper: Option<PathBuf>,
+    work: Option<PathBuf>,
+    user_marks: bool,
+    override_stat: bool,
+    static_links: bool,
+    no_redirect: bool,
+    metacopy: bool,
+    volatile: bool,
+    ids: Ids,
+    /// Options of the mount itself.
+    mount: Vec<String>,
+    /// Options that are accepted and mean nothing here.
+    pub ignored: Vec<String>,
+}
+
+/// A stack that is mounted and answers.
+#[derive(Debug)]
+pub struct MountedStack(fuse::Mount);
+
+impl MountedStack {
+    /// Lets go of the terminal and of the directory that this process was started in.
+    pub fn detach(&self) -> Result<()> {
+        std::env::set_current_dir("/").map_err(crate::service::error::io_error("enter", "/"))?;
+        Ok(sys::null_stdio(None)?)
+    }
+
+    /// Serves until it is unmounted.
+    pub fn serve(self) -> Result<()> {
+        Ok(self.0.wait()?)
+    }
+}
+
+/// Mounts a stack of directories. When this returns the mount answers.
+///
+/// # Errors
+/// [`Error::StackOption`] names an option that is not known or has no good value.
+pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
+    let options = StackOptions::parse(&request.options)?;
+    let mut mount = MountOptions::parse(&options.mount)?;
+    if !options.override_stat {
+        mount.check_permissions();
+    }
+    mount.set_source("overlay");
+    sys::block_end_signals()?;
+    let target = absolute(&request.target)?;
+    let lower_dirs = LowerDirs {
+        dirs: options.lower.clone(),
+        data_only: options.data_only.clone(),
+        upper: options.upper.clone(),
+        // What an upper of this kind has written may be a lower now.
+        user_marks: options.user_marks || options.override_stat || !crate::service::runs_as_root(),
+        override_stat: options.override_stat,
+        static_links: options.static_links,
+    };
+    let lower = DirsLower::open(&lower_dirs)?;
+    let writes = Writes { redirect: !options.no_redirect, metacopy: options.metacopy };
+    let statfs_of = lower.statfs_fd()?;
+    let overlay = match (&options.upper, &options.work) {
+        (Some(upper), Some(work)) if !mount.is_read_only() => {
+            let owners = if options.override_stat { Owners::Mapped } else { Owners::Native };
+            let volatile = options.volatile || mount.is_volatile();
+            let dirs = UpperDirs { upper, work, volatile, owners: Some(owners), writes };
+            writable(&lower_dirs, dirs)?
+        }
+        (Some(upper), Some(work)) => {
+            let owners = if options.override_stat { Owners::Mapped } else { Owners::Native };
+            let dirs = UpperDirs { upper, work, volatile: true, owners: Some(owners), writes };
+            Overlay::inspect(Box::new(lower), dirs)?
+        }
+        _ => Overlay::read_only(Box::new(lower)),
+    };
+    let overlay = overlay.with_ids(options.ids);
+    Ok(MountedStack(fuse::mount(overlay, &target, &mount, statfs_of)?))
+}
+
+/// Opens a stack to change it. The server of an earlier mount may not have ended yet: the kernel tells
+/// it that it was unmounted after it has told who unmounted.
+fn writable(lower: &LowerDirs, dirs: UpperDirs<'_>) -> Result<Overlay> {
+    let start = Instant::now();
+    loop {
+        match Overlay::writable(Box::new(DirsLower::open(lower)?), dirs) {
+            Err(crate::overlay::Error::InUse(_)) if start.elapsed() < ENDING => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+impl StackOptions {
+    /// Returns what lists of options say; later ones win.
+    ///
+    /// # Errors
+    /// [`Error::StackOption`] names the first that is not known.
+    pub fn parse(lists: &[OsString]) -> Result<Self> {
+        let mut options = Self::default();
+        for list in lists {
+            for option in split(list.as_bytes()) {
+                options.add(&option)?;
+            }
+        }
+        if options.lower.is_empty() {
+            return Err(Error::StackOption {
+                option: "lowerdir".to_owned(),
+                reason: "it is missing: say -o lowerdir=DIR[:DIR...]".to_owned(),
+            });
+        }
+        match (&options.upper, &options.work) {
+            (Some(_), None) => Err(Error::StackOption {
+                option: "upperdir".to_owned(),
+                reason: "it needs a workdir= on the same file system".to_owned(),
+            }),
+            _ => Ok(options),
+        }
+    }
+
+    fn add(&mut self, option: &[u8]) -> Result<()> {
+        let text = String::from_utf8_lossy(option).into_owned();
+        let (name, value) = match option.iter().position(|byte| *byte == b'=') {
+            Some(at) => (option.get(..at).unwrap_or_default(), option.get(at + 1..)),
+            None => (option, None),
+        };
+        let refuse = |reason: &str| {
+            Err(Error::StackOption { option: text.clone(), reason: reason.to_owned() })
+        };
+        let path = |value: &[u8]| PathBuf::from(OsString::from_vec(unescape(value)));
+        match (name, value) {
+            (b"", _) => {}
+            (b"lowerdir", Some(value)) => (self.lower, self.data_only) = lower_dirs(value),
+            (b"upperdir", Some(value)) => self.upper = Some(path(value)),
+            (b"workdir", Some(value)) => self.work = Some(path(value)),
+            (b"userxattr", None) => self.user_marks = true,
+            (b"static_nlink", None) => self.static_links = true,
+            (b"volatile", None) => self.volatile = true,
+            (b"fsync", Some(value)) => match value {
+                b"0" => self.volatile = true,
+                b"1" => self.volatile = false,
+                _ => return refuse("expected 0 or 1"),
+            },
+            (b"xattr_permissions", Some(b"2")) => self.override_stat = true,
+            (b"xattr_permissions", _) => {
+                return refuse("expected 2: owners and modes in user.containers.override_stat");
+            }
+            (b"uidmapping", Some(value)) => self.ids.users.ranges = ranges(value, &text)?,
+            (b"gidmapping", Some(value)) => self.ids.groups.ranges = ranges(value, &text)?,
+            (b"squash_to_root", None) => {
+                let squash = |id: &mut Option<u32>| *id = id.or(Some(0));
+                squash(&mut self.ids.users.squash);
+                squash(&mut self.ids.groups.squash);
+            }
+            (b"squash_to_uid", Some(value)) => self.ids.users.squash = Some(number(value, &text)?),
+            (b"squash_to_gid", Some(value)) => self.ids.groups.squash = Some(number(value, &text)?),
+            (b"redirect_dir", Some(b"on")) => self.no_redirect = false,
+            (b"redirect_dir", Some(b"off" | b"follow")) => self.no_redirect = true,
+            (b"metacopy", Some(b"on")) => self.metacopy = true,
+            (b"metacopy", Some(b"off")) => self.metacopy = false,
+            (b"index", Some(b"on")) => {}
+            _ if IGNORED.iter().any(|known| known.as_bytes() == name) => self.ignored.push(text),
+            _ => self.mount.push(text),
+        }
+        Ok(())
+    }
+}
+
+/// Splits a list of options at commas; one behind a backslash or in quotes does not count.
+fn split(list: &[u8]) -> Vec<Vec<u8>> {
+    let mut options = vec![Vec::new()];
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in list {
+        if *byte == b',' && !quoted && !escaped {
+            options.push(Vec::new());
+            continue;
+        }
+        quoted ^= *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        if let Some(option) = options.last_mut() {
+            option.push(*byte);
+        }
+    }
+    options
+}
+
+/// Returns the directories of `lowerdir`, and behind `::` those that only give contents.
+fn lower_dirs(value: &[u8]) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let (mut dirs, mut data_only) = (Vec::new(), Vec::new());
+    let (mut part, mut escaped, mut is_data) = (Vec::new(), false, false);
+    let mut end = |part: &mut Vec<u8>, is_data: &mut bool| {
+        let raw = std::mem::take(part);
+        if raw.is_empty() {
+            *is_data = true;
+            return;
+        }
+        let path = PathBuf::from(OsString::from_vec(unescape(&raw)));
+        if *is_data { data_only.push(path) } else { dirs.push(path) }
+    };
+    for byte in value {
+        if *byte == b':' && !escaped {
+            end(&mut part, &mut is_data);
+            continue;
+        }
+        escaped = *byte == b'\\' && !escaped;
+        part.push(*byte);
+    }
+    end(&mut part, &mut is_data);
+    (dirs, data_only)
+}
+
+/// Returns the ranges of `stored:shown:count[:stored:shown:count...]`; a colon in front does not count.
+fn ranges(value: &[u8], option: &str) -> Result<Vec<IdRange>> {
+    let value = value.strip_prefix(b":").unwrap_or(value);
+    let numbers: Vec<_> = value
+        .split(|byte| *byte == b':')
+        .map(|text| number(text, option))
+        .collect::<Result<_>>()?;
+    let ranges = numbers.as_chunks::<3>();
+    if !ranges.1.is_empty() {
+        return Err(Error::StackOption {
+            option: option.to_owned(),
+            reason: "expected groups of three numbers: on the disk, shown, how many".to_owned(),
+        });
+    }
+    let range = |[stored, shown, count]: &[u32; 3]| IdRange {
+        stored: *stored,
+        shown: *shown,
+        count: *count,
+    };
+    Ok(ranges.0.iter().map(range).collect())
+}
+
+fn number(text: &[u8], option: &str) -> Result<u32> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Error::StackOption {
+        option: option.to_owned(),
+        reason: format!("{:?} is no id", String::from_utf8_lossy(text)),
+    })
+}
+
+/// Takes away the backslashes that stand before something.
+fn unescape(value: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut escaped = false;
+    for byte in value {
+        if *byte == b'\\' && !escaped {
+            escaped = true;
+            continue;
+        }
+        escaped = false;
+        plain.push(*byte);
+    }
+    plain
+}
+
+/// Returns whether a program of this name is called as an overlay driver.
+pub fn is_driver_name(name: &OsStr) -> bool {
+    ["fuse-overlayfs", "mount.fuse.strata", "mount.strata"].iter().any(|known| *known == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<StackOptions> {
+        StackOptions::parse(&[text.into()])
+    }
+
+    fn paths(names: &[&str]) -> Vec<PathBuf> {
+        names.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn directories_are_split_and_unescaped() {
+        let found = parse(r"lowerdir=/a:/b\:c:/d\,e,upperdir=/u\\x,workdir=/w").unwrap();
+        assert_eq!(found.lower, paths(&["/a", "/b:c", "/d,e"]));
+        assert_eq!(found.upper, Some(PathBuf::from(r"/u\x")));
+        let found = parse("lowerdir=/a:/b::/data1::/data2").unwrap();
+        assert_eq!(
+            (found.lower, found.data_only),
+            (paths(&["/a", "/b"]), paths(&["/data1", "/data2"]))
+        );
+    }
+
+    #[test]
+    fn options_of_other_drivers_are_known() {
+        let found = parse("lowerdir=/a,fsync=0,redirect_dir=on,nodev,static_nlink").unwrap();
+        assert!(found.volatile && found.static_links);
+        assert_eq!(found.mount, ["nodev"]);
+        let found = parse("lowerdir=/a,metacopy=on,redirect_dir=off,xino=auto,threaded=1").unwrap();
+        assert!(found.metacopy && found.no_redirect);
+        assert_eq!(found.ignored, ["xino=auto", "threaded=1"]);
+    }
+
+    #[test]
+    fn mappings_are_read_as_podman_writes_them() {
+        let found = parse("lowerdir=/a,uidmapping=:0:100000:65536,gidmapping=0:1:2:3:4:5").unwrap();
+        let range = |stored, shown, count| IdRange { stored, shown, count };
+        assert_eq!(found.ids.users.ranges, [range(0, 100_000, 65_536)]);
+        assert_eq!(found.ids.groups.ranges, [range(0, 1, 2), range(3, 4, 5)]);
+        let found = parse("lowerdir=/a,squash_to_uid=7,squash_to_root").unwrap();
+        assert_eq!((found.ids.users.squash, found.ids.groups.squash), (Some(7), Some(0)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, words) in [
+            ("", "lowerdir"),
+            ("lowerdir=/a,upperdir=/u", "workdir="),
+            ("lowerdir=/a,fsync=2", "expected 0 or 1"),
+            ("lowerdir=/a,uidmapping=0:1", "groups of three"),
+            ("lowerdir=/a,squash_to_uid=x", "is no id"),
+            ("lowerdir=/a,xattr_permissions=1", "expected 2"),
+        ] {
+            let said = parse(text).unwrap_err().to_string();
+            assert!(said.contains(words), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn quotes_keep_commas() {
+        let options = split(br#"a,context="s0:c1,c2",b\,c"#);
+        assert_eq!(options, [&b"a"[..], br#"context="s0:c1,c2""#, br"b\,c"]);
+    }
+}
