@@ -251,7 +251,7 @@ impl Filesystem for Requests {
         });
     }
 
-    fn open(&self, _: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         if self.overlay.is_read_only() {
             // The kernel does not ask again, and reads by number.
             return reply.error(Errno::ENOSYS);
