@@ -3,6 +3,7 @@
 mod archives;
 mod auth;
 mod containers;
+mod crash;
 mod memory;
 mod overlay;
 mod programs;
