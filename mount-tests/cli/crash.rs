@@ -183,3 +183,31 @@ fn a_killed_server_loses_nothing_of_plain_directories() {
         assert!(left.is_empty(), "{left:?}");
     }
 }
+
+#[test]
+fn an_upper_that_was_volatile_when_its_server_died_is_refused() {
+    let session = Session::new(Who::User);
+    for name in ["low", "upper", "work"] {
+        session.dir(name);
+    }
+    let mount = session.dir("mount");
+    let options = "lowerdir=low,upperdir=upper,workdir=work,volatile";
+    let mark = session.path("work/work/incompat/volatile");
+    session.run(&["overlay", "-o", options, "mount"]);
+    assert!(mark.is_dir());
+    session.detach(&mount);
+    // The server ends after the mount has.
+    while mark.exists() {
+        std::thread::yield_now();
+    }
+    let mut server = spawn(&mut session.command(&["overlay", "-f", "-o", options, "mount"]));
+    wait_for_mount(&session, &mut server);
+    session.who.act(|| fs::write(mount.join("file"), "").unwrap());
+    server.kill().unwrap();
+    server.wait().unwrap();
+    session.run(&["umount", "--lazy", "mount"]);
+    let said = session.refused(&["overlay", "-o", options, "mount"]);
+    assert!(said.contains("work/incompat/volatile"), "{said}");
+    fs::remove_dir(&mark).unwrap();
+    session.run(&["overlay", "-o", options, "mount"]);
+}

@@ -13,7 +13,7 @@ use strata::digest::{Digest, HashingReader};
 use strata::layer::{Index, Kind, LayerFiles, merge, unpack};
 use strata::overlay::{
     Attr, Caller, ChangeKind, Error, Fh, Ino, Item, NewFile, Overlay, Owners, ReadDir, Rename,
-    SetAttr, SetXattrFlag, UpperDirs, Writes,
+    SetAttr, SetXattrFlag, Sync, UpperDirs, Writes,
 };
 use strata::sys::{SetTime, Time};
 
@@ -112,7 +112,7 @@ impl Mounted {
         let dirs = UpperDirs {
             upper: &upper,
             work: &work,
-            volatile: true,
+            sync: Sync::Volatile,
             owners: Some(self.owners),
             writes: Writes::ALL,
         };

@@ -127,12 +127,24 @@ pub struct UpperDirs<'a> {
     pub upper: &'a Path,
     /// A directory beside it, on the same file system, in which they are prepared.
     pub work: &'a Path,
-    /// Nothing is synced: faster, and undefined after a crash.
-    pub volatile: bool,
+    /// What is made durable.
+    pub sync: Sync,
     /// How owners are kept; none is as the process may: native with privilege, else mapped.
     pub owners: Option<Owners>,
     /// Which marks are written that not every reader of an upper follows.
     pub writes: Writes,
+}
+
+/// What is made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// What programs ask to sync, and every copy of a file before it gets a name.
+    Always,
+    /// Nothing: faster, and undefined after a crash of the machine.
+    Never,
+    /// Nothing, and the upper is refused after a mount that did not end well, as the kernel's overlayfs
+    /// does it: a directory in the work directory says so.
+    Volatile,
 }
 
 /// Marks that make changes cheap and that a reader of the upper must know.

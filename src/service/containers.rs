@@ -2,7 +2,7 @@
 
 use crate::fuse::MountOptions;
 use crate::image::Reference;
-use crate::overlay::{ChainLower, Overlay, UpperDirs, Writes};
+use crate::overlay::{ChainLower, Overlay, Sync, UpperDirs, Writes};
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
 use crate::service::names::{check_name, random_id, random_name};
@@ -198,7 +198,9 @@ impl Strata {
         let lower = ChainLower::new(self.store.chain(image.layers())?);
         let mut dirs = Dirs::default();
         let mut dirs = self.dirs(&container.id, &mut dirs);
-        dirs.volatile = options.is_volatile();
+        if options.is_volatile() {
+            dirs.sync = Sync::Volatile;
+        }
         Ok(Overlay::writable(Box::new(lower), dirs)?)
     }
 
@@ -207,7 +209,7 @@ impl Strata {
         UpperDirs {
             upper: &dirs.upper,
             work: &dirs.work,
-            volatile: false,
+            sync: Sync::Always,
             owners: None,
             writes: Writes::ALL,
         }

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::fuse::{self, MountOptions};
-use crate::overlay::{DirsLower, IdRange, Ids, LowerDirs, Overlay, Owners, UpperDirs, Writes};
+use crate::overlay::{
+    DirsLower, IdRange, Ids, LowerDirs, Overlay, Owners, Sync, UpperDirs, Writes,
+};
 use crate::service::error::{Error, Result};
 use crate::service::mount::absolute;
 use crate::sys;
@@ -51,7 +53,7 @@ pub struct StackOptions {
     static_links: bool,
     no_redirect: bool,
     metacopy: bool,
-    volatile: bool,
+    sync: Option<Sync>,
     ids: Ids,
     /// Options of the mount itself.
     mount: Vec<String>,
@@ -104,13 +106,14 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
     let overlay = match (&options.upper, &options.work) {
         (Some(upper), Some(work)) if !mount.is_read_only() => {
             let owners = if options.override_stat { Owners::Mapped } else { Owners::Native };
-            let volatile = options.volatile || mount.is_volatile();
-            let dirs = UpperDirs { upper, work, volatile, owners: Some(owners), writes };
+            let sync = options.sync.unwrap_or(Sync::Always);
+            let dirs = UpperDirs { upper, work, sync, owners: Some(owners), writes };
             writable(&lower_dirs, dirs)?
         }
         (Some(upper), Some(work)) => {
             let owners = if options.override_stat { Owners::Mapped } else { Owners::Native };
-            let dirs = UpperDirs { upper, work, volatile: true, owners: Some(owners), writes };
+            let sync = Sync::Never;
+            let dirs = UpperDirs { upper, work, sync, owners: Some(owners), writes };
             Overlay::inspect(Box::new(lower), dirs)?
         }
         _ => Overlay::read_only(Box::new(lower)),
@@ -177,10 +180,10 @@ impl StackOptions {
             (b"workdir", Some(value)) => self.work = Some(path(value)),
             (b"userxattr", None) => self.user_marks = true,
             (b"static_nlink", None) => self.static_links = true,
-            (b"volatile", None) => self.volatile = true,
+            (b"volatile", None) => self.sync = Some(Sync::Volatile),
             (b"fsync", Some(value)) => match value {
-                b"0" => self.volatile = true,
-                b"1" => self.volatile = false,
+                b"0" => self.sync = self.sync.or(Some(Sync::Never)),
+                b"1" => self.sync = None,
                 _ => return refuse("expected 0 or 1"),
             },
             (b"xattr_permissions", Some(b"2")) => self.override_stat = true,
@@ -328,7 +331,7 @@ mod tests {
     #[test]
     fn options_of_other_drivers_are_known() {
         let found = parse("lowerdir=/a,fsync=0,redirect_dir=on,nodev,static_nlink").unwrap();
-        assert!(found.volatile && found.static_links);
+        assert!(found.sync == Some(Sync::Never) && found.static_links);
         assert_eq!(found.mount, ["nodev"]);
         let found = parse("lowerdir=/a,metacopy=on,redirect_dir=off,xino=auto,threaded=1").unwrap();
         assert!(found.metacopy && found.no_redirect);

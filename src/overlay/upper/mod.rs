@@ -23,7 +23,7 @@ pub(crate) use crate::overlay::upper::marks::{Mark, Marks, Namespace, check_name
 pub(crate) use crate::overlay::upper::owner::Meta;
 
 use crate::overlay::error::{Error, Result};
-use crate::overlay::{UpperDirs, Writes};
+use crate::overlay::{Sync, UpperDirs, Writes};
 use crate::sys::{self, Errno, RenameFlags, Stat, XattrTarget, open_flags};
 
 /// How owners are kept.
@@ -59,7 +59,9 @@ pub(crate) struct Upper {
     whiteouts_are_devices: bool,
     rename_whiteout_works: AtomicBool,
     /// Nothing is synced; what a crash leaves is not defined.
-    volatile: bool,
+    sync: Sync,
+    /// The work directory says that this mount is volatile.
+    is_marked: bool,
     writes: Writes,
     next_temporary: AtomicU64,
 }
@@ -76,6 +78,8 @@ pub(crate) enum Child {
 }
 
 const WORK_NAME: &str = "work";
+const INCOMPAT_NAME: &str = "incompat";
+const VOLATILE_NAME: &str = "incompat/volatile";
 const INDEX_NAME: &str = "strata-index";
 
 impl Upper {
@@ -84,7 +88,7 @@ impl Upper {
     /// # Errors
     /// [`Error::Setup`] says what is wrong with the directories.
     pub(crate) fn open(dirs: UpperDirs<'_>, purpose: Purpose) -> Result<Self> {
-        let UpperDirs { upper, work, volatile, owners, writes } = dirs;
+        let UpperDirs { upper, work, sync, owners, writes } = dirs;
         let setup = |path: &Path| {
             let path = path.display().to_string();
             move |error: sys::Error| Error::Setup(format!("directory {path}: {error}"))
@@ -109,13 +113,15 @@ impl Upper {
             namespace: Namespace::Trusted,
             whiteouts_are_devices: true,
             rename_whiteout_works: AtomicBool::new(true),
-            volatile,
+            sync,
+            is_marked: false,
             writes,
             next_temporary: AtomicU64::new(u64::from_le_bytes(sys::random_bytes()?) >> 1),
         };
         if purpose == Purpose::Change {
             opened.lock = Some(lock(&opened.work, work)?);
             opened.prepare_work()?;
+            opened.mark_volatile(work)?;
             opened.probe(upper, owners)?;
         } else if owners == Some(Owners::Native) && sys::effective_ids().0 != 0 {
             opened.namespace = Namespace::User;
@@ -123,6 +129,33 @@ impl Upper {
             (opened.owners, opened.namespace) = (Owners::Mapped, Namespace::Mapped);
         }
         Ok(opened)
+    }
+
+    /// Refuses the upper of a volatile mount that did not end well, and marks that of a new one.
+    fn mark_volatile(&mut self, work: &Path) -> Result<()> {
+        let (dir, name) = (OsStr::new(INCOMPAT_NAME), OsStr::new(VOLATILE_NAME));
+        if self.child_stat(self.work.as_fd(), name)?.is_some() {
+            return Err(Error::Setup(format!(
+                "{0} was mounted volatile and not unmounted, so changes may be lost: begin anew, or \
+                 remove {0}/{WORK_NAME}/{VOLATILE_NAME} if the machine has not crashed since",
+                work.display()
+            )));
+        }
+        if self.sync == Sync::Volatile {
+            if self.child_stat(self.work.as_fd(), dir)?.is_none() {
+                sys::make_dir(self.work.as_fd(), dir, 0o700)?;
+            }
+            sys::make_dir(self.work.as_fd(), name, 0o700)?;
+            self.is_marked = true;
+        }
+        Ok(())
+    }
+
+    /// Takes the mark away when all is on the disk.
+    fn unmark_volatile(&self) -> Result<()> {
+        sys::sync_fs(sys::reopen(self.work.as_fd(), open_flags::DIRECTORY)?)?;
+        sys::remove_dir(self.work.as_fd(), OsStr::new(VOLATILE_NAME))?;
+        Ok(sys::remove_dir(self.work.as_fd(), OsStr::new(INCOMPAT_NAME))?)
     }
 
     /// Opens the index beside the directory in which changes are prepared.
@@ -238,8 +271,8 @@ impl Upper {
     }
 
     /// Tells whether nothing is to be synced.
-    pub(crate) const fn is_volatile(&self) -> bool {
-        self.volatile
+    pub(crate) fn is_volatile(&self) -> bool {
+        self.sync != Sync::Always
     }
 
     /// Returns what a name of an upper directory is.
@@ -404,6 +437,16 @@ impl Upper {
             sys::remove_dir(work, &name)?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Upper {
+    fn drop(&mut self) {
+        if self.is_marked
+            && let Err(error) = self.unmark_volatile()
+        {
+            tracing::warn!("{error}; the upper stays marked as volatile");
+        }
     }
 }
 
