@@ -81,10 +81,10 @@ pub(crate) fn extract(layer: &[LowerFile], root: &Path, number: usize) {
                     make_opaque(&path);
                 }
             }
-            LowerKind::Hard(target) if root.join(text(target)) == path => {}
+            LowerKind::Hard(target) => link(&root.join(text(target)), &path, root),
             _ => {
                 clear(&path);
-                put(kind, &path, root);
+                put(kind, &path);
             }
         }
     }
@@ -99,12 +99,22 @@ fn put_file(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-fn put(kind: &LowerKind, path: &Path, root: &Path) {
+/// Gives a file another name. What has the name may be a directory that the file is in.
+fn link(target: &Path, path: &Path, root: &Path) {
+    if target == path {
+        return;
+    }
+    let aside = root.join("aside");
+    fs::hard_link(target, &aside).unwrap();
+    clear(path);
+    fs::rename(aside, path).unwrap();
+}
+
+fn put(kind: &LowerKind, path: &Path) {
     match kind {
         LowerKind::Bytes(bytes) => put_file(path, bytes),
         LowerKind::Symlink => std::os::unix::fs::symlink("target", path).unwrap(),
         LowerKind::Fifo => mknod(path, nix::sys::stat::SFlag::S_IFIFO),
-        LowerKind::Hard(target) => fs::hard_link(root.join(text(target)), path).unwrap(),
         other => panic!("{other:?} is not put"),
     }
     if !path.is_symlink() {
