@@ -201,3 +201,16 @@ fn wait_for_the_clock() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn an_open_file_that_loses_one_name_is_found_by_the_other() {
+    everywhere(|place| {
+        let open = File::open(place.path("file")).unwrap();
+        fs::remove_file(place.path("hard")).unwrap();
+        assert_eq!(place.stat("file").nlink(), 1);
+        assert_eq!(open.metadata().unwrap().nlink(), 1);
+        fs::write(place.path("file"), "written\n").unwrap();
+        assert_eq!(std::io::read_to_string(&open).unwrap(), "written\n");
+        assert_eq!(place.text("file"), "written\n");
+    });
+}
