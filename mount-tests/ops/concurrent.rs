@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 
@@ -112,6 +113,27 @@ fn of_those_who_take_one_name_one_gets_it() {
         assert_eq!(moved.into_iter().filter(|moved| *moved).count(), 1);
         assert_eq!(place.names("dir"), ["child", "sub"]);
         assert_eq!(place.names("").len(), 5);
+    });
+}
+
+#[test]
+fn regression_a_directory_that_is_looked_at_while_it_grows_counts_right() {
+    const MADE: usize = 20;
+    everywhere(|place| {
+        let making = AtomicUsize::new(THREADS - 2);
+        at_once(|number| {
+            if number < 2 {
+                while making.load(Ordering::Relaxed) > 0 {
+                    place.stat("empty");
+                }
+                return;
+            }
+            for step in 0..MADE {
+                fs::create_dir(place.path(&format!("empty/{step}-{number}"))).unwrap();
+            }
+            making.fetch_sub(1, Ordering::Relaxed);
+        });
+        assert_eq!(place.stat("empty").nlink(), 2 + (MADE * (THREADS - 2)) as u64);
     });
 }
 

@@ -1,12 +1,13 @@
 //! Kernel requests to overlay calls, and back.
 //!
-//! `ops` decodes a request, calls the overlay and replies; it decides nothing. `session` mounts and
+//! `ops` decodes a request, calls the overlay and replies; it decides nothing; `requests` and `reply`
+//! have what its methods share. `session` mounts and
 //! serves, `options` reads what follows `-o`. This room alone knows the crate `fuser`; it knows no
 //! digests, no images and no store.
 //!
 //! What the kernel is told to cache it may cache for ever: a lower never changes, and the upper
-//! changes only through the mount. Only what the kernel changes itself it also forgets itself, so
-//! nothing is invalidated from here.
+//! changes only through the mount. What the kernel changes it also forgets itself; `told` sees to the
+//! one case where it takes an older answer afterwards.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,7 +21,9 @@ mod error;
 mod ops;
 mod options;
 mod reply;
+mod requests;
 mod session;
+mod told;
 
 pub use error::{Error, Result};
 pub use options::MountOptions;

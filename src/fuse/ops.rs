@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::SystemTime;
@@ -20,61 +20,14 @@ use crate::fuse::convert::{FOREVER, GENERATION, file_attr, file_type, nothing, s
 use crate::fuse::reply::{
     answer, answer_attr, answer_empty, answer_entry, answer_sized, answer_written, guarded,
 };
-use crate::overlay::{
-    Attr, Caller, Error, Fh, Ino, Kind, NewFile, Overlay, ReadDir, Rename, Result, Seek, SetAttr,
-    SetXattrFlag,
-};
+use crate::fuse::requests::{Checked, Requests, caller, handle, ino, rename_how};
+use crate::overlay::{Attr, Error, Fh, Kind, NewFile, ReadDir, Seek, SetAttr, SetXattrFlag};
 use crate::sys;
 
 /// Most bytes of one write; a request is read into a buffer of this size.
 const MAX_WRITE: u32 = 1 << 20;
 /// Requests that the kernel has in the queue for read-ahead and the like.
 const MAX_BACKGROUND: u16 = 64;
-
-/// The overlay as fuser calls it.
-pub(crate) struct Requests {
-    overlay: Overlay,
-    /// On the file system whose state a tree without an upper shows.
-    statfs_of: OwnedFd,
-    checked: Checked,
-}
-
-/// Who checks what a program may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Checked {
-    /// The kernel, by modes and ACLs.
-    ByKernel,
-    /// Nobody: whoever mounted the tree may do everything with it.
-    ByNobody,
-}
-
-impl Requests {
-    pub(crate) const fn new(overlay: Overlay, statfs_of: OwnedFd, checked: Checked) -> Self {
-        Self { overlay, statfs_of, checked }
-    }
-}
-
-fn rename_how(flags: RenameFlags) -> Result<Rename> {
-    match flags {
-        flags if flags.is_empty() => Ok(Rename::Replace),
-        RenameFlags::RENAME_NOREPLACE => Ok(Rename::NoReplace),
-        RenameFlags::RENAME_EXCHANGE => Ok(Rename::Exchange),
-        _ => Err(Error::Invalid("these flags of rename are not known")),
-    }
-}
-
-const fn ino(number: INodeNo) -> Ino {
-    Ino(number.0)
-}
-
-/// Returns the handle that a request names; a tree that cannot be changed has none.
-fn handle(handle: FileHandle) -> Option<Fh> {
-    (handle.0 != 0).then_some(Fh(handle.0))
-}
-
-fn caller(request: &Request, umask: u32) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), umask }
-}
 
 thread_local! {
     /// What is read from files on its way to the kernel.
@@ -110,20 +63,35 @@ impl Filesystem for Requests {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded("lookup", || match self.overlay.lookup(ino(parent), name) {
-            // The kernel remembers that there is nothing.
-            Err(Error::NotFound) => reply.entry(&FOREVER, &nothing(), GENERATION),
-            result => answer_entry("lookup", result, reply),
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        guarded("lookup", || {
+            let changes = self.told.changes();
+            match self.overlay.lookup(ino(parent), name) {
+                // The kernel remembers that there is nothing.
+                Err(Error::NotFound) => reply.entry(&FOREVER, &nothing(), GENERATION),
+                result => {
+                    let result = result.map(|attr| self.current(attr, changes, request));
+                    answer_entry("lookup", result, reply);
+                }
+            }
         });
     }
 
     fn forget(&self, _: &Request, number: INodeNo, count: u64) {
-        guarded("forget", || self.overlay.forget(ino(number), count));
+        guarded("forget", || {
+            if self.overlay.forget(ino(number), count) {
+                self.told.forget(ino(number));
+            }
+        });
     }
 
-    fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        guarded("getattr", || answer_attr("getattr", self.overlay.getattr(ino(number)), reply));
+    fn getattr(&self, request: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        guarded("getattr", || {
+            let changes = self.told.changes();
+            let result = self.overlay.getattr(ino(number));
+            let result = result.map(|attr| self.current(attr, changes, request));
+            answer_attr("getattr", result, reply);
+        });
     }
 
     fn setattr(
@@ -173,7 +141,8 @@ impl Filesystem for Requests {
         guarded("mknod", || {
             let new = NewFile::Node(Kind::of(mode), u64::from(rdev));
             let caller = caller(request, umask);
-            answer_entry("mknod", self.overlay.make(ino(parent), name, new, mode, caller), reply);
+            let make = |dir| self.overlay.make(dir, name, new, mode, caller);
+            answer_entry("mknod", self.change(parent, request, make), reply);
         });
     }
 
@@ -188,18 +157,23 @@ impl Filesystem for Requests {
     ) {
         guarded("mkdir", || {
             let (new, caller) = (NewFile::Directory, caller(request, umask));
-            answer_entry("mkdir", self.overlay.make(ino(parent), name, new, mode, caller), reply);
+            let make = |dir| self.overlay.make(dir, name, new, mode, caller);
+            answer_entry("mkdir", self.change(parent, request, make), reply);
         });
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded("unlink", || {
-            answer_empty("unlink", self.overlay.unlink(ino(parent), name), reply);
+            let unlink = |dir| self.overlay.unlink(dir, name);
+            answer_empty("unlink", self.change(parent, request, unlink), reply);
         });
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("rmdir", || answer_empty("rmdir", self.overlay.rmdir(ino(parent), name), reply));
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        guarded("rmdir", || {
+            let rmdir = |dir| self.overlay.rmdir(dir, name);
+            answer_empty("rmdir", self.change(parent, request, rmdir), reply);
+        });
     }
 
     fn symlink(
@@ -212,17 +186,14 @@ impl Filesystem for Requests {
     ) {
         guarded("symlink", || {
             let (new, caller) = (NewFile::Symlink(target.as_os_str()), caller(request, 0));
-            answer_entry(
-                "symlink",
-                self.overlay.make(ino(parent), name, new, 0o777, caller),
-                reply,
-            );
+            let make = |dir| self.overlay.make(dir, name, new, 0o777, caller);
+            answer_entry("symlink", self.change(parent, request, make), reply);
         });
     }
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -231,23 +202,29 @@ impl Filesystem for Requests {
         reply: ReplyEmpty,
     ) {
         guarded("rename", || {
-            let rename =
-                |how| self.overlay.rename((ino(parent), name), (ino(new_parent), new_name), how);
+            let rename = |how| {
+                self.change(new_parent, request, |new_dir| {
+                    let from = (ino(parent), name);
+                    self.change(parent, request, |_| {
+                        self.overlay.rename(from, (new_dir, new_name), how)
+                    })
+                })
+            };
             answer_empty("rename", rename_how(flags).and_then(rename), reply);
         });
     }
 
     fn link(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         new_parent: INodeNo,
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
         guarded("link", || {
-            let result = self.overlay.link(ino(number), ino(new_parent), new_name);
-            answer_entry("link", result, reply);
+            let link = |dir| self.overlay.link(ino(number), dir, new_name);
+            answer_entry("link", self.change(new_parent, request, link), reply);
         });
     }
 
@@ -392,7 +369,7 @@ impl Filesystem for Requests {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -400,11 +377,12 @@ impl Filesystem for Requests {
     ) {
         guarded("readdirplus", || {
             let (fh, what) = (handle(fh), ReadDir::Attributes);
+            let changes = self.told.changes();
             let result = self.overlay.read_dir(ino(number), fh, offset, what, &mut |entry| {
                 let number = INodeNo(entry.ino.0);
                 // The kernel takes only the number and the type of `.` and `..`.
                 let attr = match entry.attr {
-                    Some(attr) => file_attr(attr),
+                    Some(attr) => file_attr(&self.current(*attr, changes, request)),
                     None => {
                         fuser::FileAttr { ino: number, kind: file_type(entry.kind), ..nothing() }
                     }
@@ -523,7 +501,9 @@ impl Filesystem for Requests {
         reply: ReplyCreate,
     ) {
         guarded("create", || {
-            let result = self.overlay.create(ino(parent), name, mode, caller(request, umask));
+            let caller = caller(request, umask);
+            let create = |dir| self.overlay.create(dir, name, mode, caller);
+            let result = self.change(parent, request, create);
             let ok = |reply: ReplyCreate, (attr, fh): (Attr, Fh)| {
                 let flags = FopenFlags::FOPEN_KEEP_CACHE;
                 let attr = file_attr(&attr);

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use fuser::{Config, Session, SessionACL};
 
 use crate::fuse::error::{Error, Result};
-use crate::fuse::ops::{Checked, Requests};
 use crate::fuse::options::MountOptions;
+use crate::fuse::requests::{Checked, Requests};
 use crate::overlay::{Overlay, Owners};
 use crate::sys::{self, Errno, Unmount};
 
@@ -150,7 +150,9 @@ fn serve(requests: Requests, device: OwnedFd, target: &Path, access: Access) -> 
     let mut config = Config::default();
     config.n_threads = Some(worker_count());
     let acl = if access.allow_other { SessionACL::All } else { SessionACL::Owner };
+    let told = requests.told();
     let session = Session::from_fd(requests, device, acl, config).map_err(Error::Session)?;
+    told.notify_through(session.notifier());
     let serving = std::thread::Builder::new()
         .name("serve".to_owned())
         .spawn(move || session.run())

@@ -242,16 +242,20 @@ impl Overlay {
     /// Returns the number of links of a directory in the upper: 2 and its subdirectories.
     fn dir_links(&self, node: &Arc<Node>, stat: &Stat) -> Result<u32> {
         let own = u32::try_from(stat.nlink).unwrap_or(u32::MAX);
-        let (gone, more) = {
+        let (gone, dir) = {
             let state = node.state.lock();
-            (state.gone, state.dir.more_subdirs)
+            (state.gone, state.dir)
         };
         let Some(lower) = node.lower.filter(|_| !gone) else { return Ok(own) };
-        let more = match more {
+        let more = match dir.more_subdirs {
             Some(more) => more,
             None => {
                 let more = self.count_subdirs(node, lower)?;
-                node.state.lock().dir.more_subdirs = Some(more);
+                let now = &mut node.state.lock().dir;
+                // Not what was counted while names came and went.
+                if now.version == dir.version {
+                    now.more_subdirs = Some(more);
+                }
                 more
             }
         };

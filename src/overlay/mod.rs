@@ -271,14 +271,15 @@ impl Overlay {
         self.upper.as_ref().filter(|upper| upper.is_for_change()).ok_or(Error::ReadOnly)
     }
 
-    /// Notes that the kernel forgets an inode that it was told of `count` times.
-    pub fn forget(&self, ino: Ino, count: u64) {
+    /// Notes that the kernel forgets an inode that it was told of `count` times; tells whether it
+    /// does not know it any more.
+    pub fn forget(&self, ino: Ino, count: u64) -> bool {
         if !self.counts_lookups() || ino == Ino::ROOT {
-            return;
+            return false;
         }
         let (is_unknown, node) = self.nodes.forget(ino, count);
         if !is_unknown {
-            return;
+            return false;
         }
         let lower = match &node {
             Some(node) => node.lower,
@@ -287,6 +288,7 @@ impl Overlay {
         if let Some(id) = lower {
             self.lower.forget(id);
         }
+        true
     }
 
     /// Tells whether it matters which files the kernel knows: what the index of an image says is there

@@ -1,0 +1,113 @@
+//! Which threads were told the attributes of a directory, so that the kernel keeps no old ones.
+//!
+//! The kernel forgets the attributes of a directory when it has changed a name there, and then takes
+//! whatever answer comes next, also one that is older than the change and still on its way to another
+//! thread. It would keep that for ever. A thread does one thing at a time: an answer to the thread
+//! that makes the change has arrived. Where others were told, the kernel is told to forget them,
+//! which makes it throw away what is on its way.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fuser::{INodeNo, Notifier, Request};
+use parking_lot::Mutex;
+
+use crate::overlay::Ino;
+
+/// The threads that were told of a directory since the kernel was last told to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Threads {
+    One(u32),
+    Several,
+}
+
+impl Threads {
+    fn of(request: &Request) -> Self {
+        match request.pid() {
+            // One that the process identifiers of this server do not reach.
+            0 => Self::Several,
+            id => Self::One(id),
+        }
+    }
+
+    /// Tells whether there may be another one than that of a request.
+    fn are_others(self, request: &Request) -> bool {
+        self == Self::Several || self != Self::of(request)
+    }
+}
+
+const SHARDS: usize = 16;
+
+/// The directories whose attributes the kernel may keep, and who was told of them.
+#[derive(Debug)]
+pub(crate) struct Told {
+    shards: [Mutex<HashMap<Ino, Threads>>; SHARDS],
+    /// How often names were changed anywhere.
+    changes: AtomicU64,
+    notifier: OnceLock<Notifier>,
+}
+
+impl Told {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            changes: AtomicU64::new(0),
+            notifier: OnceLock::new(),
+        }
+    }
+
+    /// Sets what the kernel is told through; not more than once.
+    pub(crate) fn notify_through(&self, notifier: Notifier) {
+        if self.notifier.set(notifier).is_err() {
+            tracing::debug!("the notifier was set before");
+        }
+    }
+
+    /// Returns how many changes of names there were.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Notes that a request is answered with attributes of a directory that were read when there
+    /// were `changes`; tells whether they may be old by now.
+    pub(crate) fn tell(&self, dir: Ino, request: &Request, changes: u64) -> bool {
+        let threads = Threads::of(request);
+        self.shard(dir)
+            .lock()
+            .entry(dir)
+            .and_modify(|known| {
+                if known.are_others(request) {
+                    *known = Threads::Several;
+                }
+            })
+            .or_insert(threads);
+        self.changes() != changes
+    }
+
+    /// Notes that a request has changed a name of a directory, before it is answered.
+    pub(crate) fn changed(&self, dir: Ino, request: &Request) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let were_told = {
+            let mut shard = self.shard(dir).lock();
+            let others = shard.get(&dir).is_some_and(|threads| threads.are_others(request));
+            others && shard.remove(&dir).is_some()
+        };
+        let Some(notifier) = self.notifier.get().filter(|_| were_told) else { return };
+        // Nothing of its content: listings are not kept where names change.
+        if let Err(error) = notifier.inval_inode(INodeNo(dir.0), -1, 0) {
+            tracing::warn!("attributes of directory {} may be old: {error}", dir.0);
+        }
+    }
+
+    /// Notes that the kernel does not know a file any more.
+    pub(crate) fn forget(&self, ino: Ino) {
+        self.shard(ino).lock().remove(&ino);
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "the remainder is below the number of shards")]
+    #[allow(clippy::cast_possible_truncation, reason = "the remainder is below 16")]
+    fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Threads>> {
+        &self.shards[(ino.0 % SHARDS as u64) as usize]
+    }
+}
