@@ -28,7 +28,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("indicatif", &["cli"]),
     ("tabwriter", &["cli"]),
     ("tracing_subscriber", &["cli"]),
-    ("fuser", &["fuse"]),
+    ("zerocopy", &["fuse"]),
     ("tar", &["layer"]),
     ("flate2", &["layer"]),
     ("zstd", &["layer"]),

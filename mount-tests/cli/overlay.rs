@@ -117,6 +117,7 @@ fn what_is_wrong_with_the_options_is_one_line_that_names_it() {
         (stack.options(",sparkle"), "sparkle"),
         (stack.options(",fsync=maybe"), "fsync=maybe"),
         (stack.options(",uidmapping=1:2"), "uidmapping=1:2"),
+        (stack.options(",timeout=soon"), "timeout=soon"),
         ("upperdir=upper,workdir=work".to_owned(), "lowerdir"),
         ("lowerdir=nowhere".to_owned(), "nowhere"),
         ("lowerdir=low,upperdir=upper".to_owned(), "workdir="),
@@ -126,6 +127,42 @@ fn what_is_wrong_with_the_options_is_one_line_that_names_it() {
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(mounts_below(&stack.session.path("")).is_empty());
     }
+}
+
+#[test]
+fn without_acls_there_are_none_and_with_a_timeout_nothing_is_believed_for_longer() {
+    let stack = Stack::new(Who::Root);
+    let list = "system.posix_acl_access";
+    let default =
+        [2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 5, 0, 255, 255, 255, 255, 32, 0]
+            .into_iter()
+            .chain([5, 0, 255, 255, 255, 255])
+            .collect::<Vec<u8>>();
+    stack.mount(",noacl");
+    let set = xattr::set(stack.merged.join("d"), list, &default).unwrap_err();
+    assert_eq!(set.raw_os_error(), Some(libc::EOPNOTSUPP));
+    let get = xattr::get(stack.merged.join("d"), list).unwrap_err();
+    assert_eq!(get.raw_os_error(), Some(libc::EOPNOTSUPP));
+    stack.session.detach(&stack.merged);
+    stack.mount(",timeout=0");
+    xattr::set(stack.merged.join("d"), list, &default).unwrap();
+    assert_eq!(stack.text("both"), "top\n");
+    // Nobody should change an upper that is mounted, but whoever says timeout=0 expects to see it.
+    fs::write(stack.session.path("upper/new"), "behind\n").unwrap();
+    assert_eq!(stack.text("new"), "behind\n");
+    fs::remove_file(stack.session.path("upper/new")).unwrap();
+    assert!(!stack.merged.join("new").exists());
+}
+
+#[test]
+fn a_label_is_for_a_kernel_that_has_them() {
+    let stack = Stack::new(Who::Root);
+    if Path::new("/sys/fs/selinux/enforce").exists() {
+        return stack.mount(",context=\"system_u:object_r:tmp_t:s0:c1,c2\"");
+    }
+    let options = stack.options(",context=\"system_u:object_r:tmp_t:s0:c1,c2\"");
+    let said = stack.session.refused(&["overlay", "-o", &options, "merged"]);
+    assert!(said.contains("tmp_t:s0:c1,c2") && said.contains("SELinux is not enabled"), "{said}");
 }
 
 #[test]

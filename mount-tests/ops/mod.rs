@@ -10,6 +10,7 @@ mod link;
 mod locks;
 mod mmap;
 mod mode;
+mod nameless;
 mod names;
 mod open;
 mod readdir;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use crate::common::{Place, everywhere, large, refused};
+use crate::common::{Place, Who, everywhere, large, refused};
 
 fn rename(place: &Place, from: &str, to: &str) -> std::io::Result<()> {
     fs::rename(place.path(from), place.path(to))
@@ -244,5 +244,25 @@ fn a_chain_of_renames_ends_where_it_leads_and_frees_every_name() {
         assert_eq!((place.names("dir").len(), place.names("empty").len()), (0, 2));
         fs::remove_dir(place.path("dir")).unwrap();
         fs::write(place.path("dir"), "").unwrap();
+    });
+}
+
+#[test]
+fn a_rename_that_leaves_a_whiteout_leaves_a_device() {
+    everywhere(|place| {
+        if place.is_theirs() || place.who == Who::User {
+            // A device is for root to make; leaving a whiteout is not, but it needs no test twice.
+            return;
+        }
+        for (from, to) in [("file", "dir/child"), ("dir", "moved"), ("link", "empty/link")] {
+            rename_how(place, from, to, RenameFlags::RENAME_WHITEOUT).unwrap();
+            let left = place.stat(from);
+            assert_eq!((left.mode(), left.rdev()), (0o020_000, 0), "{from}");
+            assert!(place.names("").contains(&from.to_owned()));
+            fs::remove_file(place.path(from)).unwrap();
+        }
+        assert_eq!(place.text("moved/child"), "content\n");
+        let how = RenameFlags::RENAME_WHITEOUT | RenameFlags::RENAME_EXCHANGE;
+        assert_eq!(refused(rename_how(place, "large", "hard", how)), Errno::EINVAL);
     });
 }

@@ -32,6 +32,9 @@ fn times_are_kept_to_the_nanosecond() {
             set(place, name, first, second).unwrap();
             assert_eq!(atime(place, name), (123, 456_789_012), "{name}");
             assert_eq!(mtime(place, name), (1 << 33, 1), "{name}");
+            set(place, name, TimeSpec::new(-1, 500_000_000), TimeSpec::new(-2, 1)).unwrap();
+            assert_eq!((atime(place, name), mtime(place, name)), ((-1, 500_000_000), (-2, 1)));
+            set(place, name, first, second).unwrap();
             set(place, name, TimeSpec::UTIME_OMIT, TimeSpec::new(7, 999_999_999)).unwrap();
             assert_eq!(atime(place, name), (123, 456_789_012), "{name}");
             assert_eq!(mtime(place, name), (7, 999_999_999), "{name}");

@@ -25,8 +25,9 @@ use crate::service::{Background, MountRequest};
                   /mnt\n\nOptions for -o, as in fstab(5): ro rw dev nodev suid nosuid exec noexec \
                   atime noatime diratime nodiratime sync async dirsync \
                   nodirsync defaults, allow_other, noallow_other, \
-                  default_permissions, and volatile (nothing is synced; what a crash leaves is not \
-                  defined)."
+                  default_permissions, acl, noacl, timeout=SECONDS (the kernel believes for so long what \
+                  it was told; for ever), context=LABEL (SELinux), and volatile (nothing is synced; \
+                  what a crash leaves is not defined)."
 )]
 pub(crate) struct Arguments {
     /// Make a container of the image, to keep changes in, and print its id

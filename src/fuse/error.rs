@@ -12,6 +12,9 @@ pub enum Error {
     /// The option is not known.
     #[error("mount option {0:?} is not known; see 'strata mount --help' for those that are")]
     UnknownOption(String),
+    /// The option has a value that is no time.
+    #[error("mount option {0:?} needs a number of seconds, such as timeout=1.5")]
+    BadTimeout(String),
     /// The mount point is not there.
     #[error("mount point {0} does not exist; make it with 'mkdir -p {0}'")]
     NoMountPoint(PathBuf),
@@ -29,6 +32,9 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// A label was given to a kernel that has none.
+    #[error("{0} cannot be used: SELinux is not enabled here; leave the option out")]
+    NoLabels(String),
     /// The kernel refused the mount.
     #[error("{target} cannot be mounted: {reason}")]
     Refused {

@@ -1,9 +1,9 @@
 //! Kernel requests to overlay calls, and back.
 //!
-//! `ops` decodes a request, calls the overlay and replies; it decides nothing; `requests` and `reply`
-//! have what its methods share. `session` mounts and
-//! serves, `options` reads what follows `-o`. This room alone knows the crate `fuser`; it knows no
-//! digests, no images and no store.
+//! `ops` decodes a request, calls the overlay and answers; it decides nothing. `abi` has the kernel's
+//! structures, `request` reads them, `answer` writes them, `device` carries them. `session` mounts and
+//! serves, `options` reads what follows `-o`. This room alone knows the protocol; it knows no digests,
+//! no images and no store.
 //!
 //! What the kernel is told to cache it may cache for ever: a lower never changes, and the upper
 //! changes only through the mount. What the kernel changes it also forgets itself; `told` sees to the
@@ -16,12 +16,14 @@
     reason = "a crash leaves a dead mount under somebody's program"
 )]
 
+mod abi;
+mod answer;
 mod convert;
+mod device;
 mod error;
 mod ops;
 mod options;
-mod reply;
-mod requests;
+mod request;
 mod session;
 mod told;
 

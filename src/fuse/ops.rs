@@ -1,573 +1,496 @@
-//! One method for each request of the kernel: decode, call, reply.
+//! One method for each request of the kernel: decode, call, answer.
 
-use std::cell::RefCell;
-use std::ffi::OsStr;
-use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::time::SystemTime;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
 
-use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+use zerocopy::IntoBytes;
+
+use crate::fuse::abi::{
+    BatchForgetIn, CopyFileRangeIn, CopyFileRangeOut, CreateIn, FSYNC_FDATASYNC, FallocateIn,
+    ForgetIn, ForgetOne, FsyncIn, GetxattrIn, GetxattrOut, LinkIn, LseekIn, LseekOut, MkdirIn,
+    MknodIn, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn, StatfsOut, WriteIn,
+    WriteOut, fopen, opcode,
 };
-
-use crate::fuse::convert::{FOREVER, GENERATION, file_attr, file_type, nothing, set_time};
-use crate::fuse::reply::{
-    answer, answer_attr, answer_empty, answer_entry, answer_sized, answer_written, guarded,
+use crate::fuse::answer::Answer;
+use crate::fuse::convert::{attr_out, entry_out, nothing, open_out, rename_how, set_attr};
+use crate::fuse::device::Device;
+use crate::fuse::request::{Args, Request, handle};
+use crate::fuse::told::Told;
+use crate::overlay::{
+    Attr, Error, Fh, Ino, Kind, NewFile, Overlay, ReadDir, Result, Seek, SetXattrFlag,
 };
-use crate::fuse::requests::{Checked, Requests, caller, handle, ino, rename_how};
-use crate::overlay::{Attr, Error, Fh, Kind, NewFile, ReadDir, Seek, SetAttr, SetXattrFlag};
-use crate::sys;
+use crate::sys::{Errno, SetXattr, open_flags};
 
-/// Most bytes of one write; a request is read into a buffer of this size.
-const MAX_WRITE: u32 = 1 << 20;
-/// Requests that the kernel has in the queue for read-ahead and the like.
-const MAX_BACKGROUND: u16 = 64;
-
-thread_local! {
-    /// What is read from files on its way to the kernel.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// The overlay as the kernel asks it.
+pub(crate) struct Requests {
+    pub(crate) overlay: Overlay,
+    /// On the file system whose state a tree without an upper shows.
+    pub(crate) statfs_of: OwnedFd,
+    /// How long the kernel may believe what it is told.
+    pub(crate) valid: Duration,
+    /// Whether files have access control lists.
+    pub(crate) acl: bool,
+    told: Told,
 }
 
-impl Filesystem for Requests {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Not FUSE_ATOMIC_O_TRUNC: with it the kernel leaves set-uid on what it truncates in opening.
-        let mut wanted = InitFlags::FUSE_PARALLEL_DIROPS
-            | InitFlags::FUSE_CACHE_SYMLINKS
-            | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_DONT_MASK;
-        if self.overlay.is_read_only() {
-            wanted |= InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
-        }
-        if self.checked == Checked::ByKernel {
-            // This makes the kernel check permissions, whatever the mount options say.
-            wanted |= InitFlags::FUSE_POSIX_ACL;
-        }
-        for flag in wanted.iter() {
-            if config.add_capabilities(flag).is_err() {
-                tracing::debug!("the kernel does not know {flag:?}");
+impl Requests {
+    pub(crate) fn new(
+        overlay: Overlay,
+        device: &Arc<Device>,
+        statfs_of: OwnedFd,
+        valid: Duration,
+        acl: bool,
+    ) -> Self {
+        Self { overlay, statfs_of, valid, acl, told: Told::new(Arc::clone(device)) }
+    }
+
+    /// Does what a request asks for. A panic in it costs the one request and leaves the mount alive.
+    pub(crate) fn serve<'a>(&self, request: &Request<'_>, buffer: &'a mut [u8]) -> &'a [u8] {
+        let mut answer = Answer::new(buffer);
+        let work = AssertUnwindSafe(|| self.operate(request, request.args(), &mut answer));
+        let result = match catch_unwind(work) {
+            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Err(error))) => {
+                log(request, &error);
+                Err(error.errno())
             }
+            // The kernel does not ask again for most of what is not known.
+            Ok(None) => Err(Errno::ENOSYS),
+            Err(_) => {
+                tracing::error!("request {} was given up after a panic", request.opcode());
+                Err(Errno::EIO)
+            }
+        };
+        answer.finish(request.unique(), result)
+    }
+
+    /// Calls the method for a request; none if there is none.
+    ///
+    /// Not known on purpose are FLUSH, because everything that was written is in the file already,
+    /// and ACCESS, because who may do anything without the kernel's check may do everything.
+    fn operate(
+        &self,
+        request: &Request<'_>,
+        args: Args<'_>,
+        answer: &mut Answer<'_>,
+    ) -> Option<Result<()>> {
+        let is_read_only = self.overlay.is_read_only();
+        Some(match request.opcode() {
+            opcode::LOOKUP => self.lookup(request, args, answer),
+            opcode::FORGET => self.forget(request, args),
+            opcode::BATCH_FORGET => self.batch_forget(args),
+            opcode::GETATTR => self.getattr(request, answer),
+            opcode::SETATTR => self.setattr(request, args, answer),
+            opcode::READLINK => self.readlink(request, answer),
+            opcode::SYMLINK => self.symlink(request, args, answer),
+            opcode::MKNOD => self.mknod(request, args, answer),
+            opcode::MKDIR => self.mkdir(request, args, answer),
+            opcode::UNLINK => self.unlink(request, args),
+            opcode::RMDIR => self.rmdir(request, args),
+            opcode::RENAME => self.rename(request, args),
+            opcode::RENAME2 => self.rename2(request, args),
+            opcode::LINK => self.link(request, args, answer),
+            // The kernel does not ask again, and reads by number.
+            opcode::OPEN | opcode::OPENDIR if is_read_only => return None,
+            opcode::OPEN => self.open(request, answer),
+            opcode::READ => self.read(request, args, answer),
+            opcode::WRITE => self.write(args, answer),
+            opcode::STATFS => self.statfs(answer),
+            opcode::RELEASE | opcode::RELEASEDIR => self.release(args),
+            opcode::FSYNC => self.fsync(request, args),
+            opcode::FSYNCDIR => self.overlay.sync_dir(request.ino()),
+            opcode::SETXATTR => self.setxattr(request, args),
+            opcode::GETXATTR => self.getxattr(request, args, answer),
+            opcode::LISTXATTR => self.listxattr(request, args, answer),
+            opcode::REMOVEXATTR => self.removexattr(request, args),
+            opcode::OPENDIR => self.opendir(request, answer),
+            opcode::READDIR => self.readdir(request, args, answer),
+            opcode::READDIRPLUS => self.readdirplus(request, args, answer),
+            opcode::CREATE => self.create(request, args, answer),
+            opcode::TMPFILE => self.tmpfile(request, args, answer),
+            opcode::FALLOCATE => self.fallocate(args),
+            opcode::LSEEK => self.lseek(request, args, answer),
+            opcode::COPY_FILE_RANGE => {
+                let copied = |size| WriteOut { size, padding: 0 };
+                self.copy_range(args).and_then(|size| answer.put(&copied(size)))
+            }
+            opcode::COPY_FILE_RANGE_64 => {
+                let copied = |size| CopyFileRangeOut { bytes_copied: u64::from(size) };
+                self.copy_range(args).and_then(|size| answer.put(&copied(size)))
+            }
+            _ => return None,
+        })
+    }
+
+    fn lookup(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let name = args.name()?;
+        let changes = self.told.changes();
+        match self.overlay.lookup(request.ino(), name) {
+            // The kernel remembers that there is nothing.
+            Err(Error::NotFound) => to.put(&nothing(self.valid)),
+            result => to.put(&entry_out(&self.current(result?, changes, request), self.valid)),
         }
-        // Where the kernel wants less, what it wants is taken.
-        if let Err(most) = config.set_max_write(MAX_WRITE) {
-            tracing::debug!("the kernel writes {most} bytes at most");
+    }
+
+    /// Returns attributes that were read when there were `changes` as a request is to be told them:
+    /// those of a directory as they are now.
+    fn current(&self, attr: Attr, changes: u64, request: &Request<'_>) -> Attr {
+        let may_change = attr.kind() == Kind::Directory && !self.overlay.is_read_only();
+        if may_change && self.told.tell(attr.ino, request, changes) {
+            return self.overlay.getattr(attr.ino).unwrap_or(attr);
         }
-        if let Err(most) = config.set_max_background(MAX_BACKGROUND) {
-            tracing::debug!("the kernel queues {most} requests at most");
+        attr
+    }
+
+    /// Does what changes names of a directory.
+    fn change<T>(
+        &self,
+        dir: Ino,
+        request: &Request<'_>,
+        work: impl FnOnce(Ino) -> Result<T>,
+    ) -> Result<T> {
+        let done = work(dir);
+        self.told.changed(dir, request);
+        done
+    }
+
+    fn forget(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
+        let forget: ForgetIn = args.take()?;
+        self.forget_one(request.ino(), forget.nlookup);
+        Ok(())
+    }
+
+    fn batch_forget(&self, mut args: Args<'_>) -> Result<()> {
+        let batch: BatchForgetIn = args.take()?;
+        for _ in 0..batch.count {
+            let one: ForgetOne = args.take()?;
+            self.forget_one(Ino(one.nodeid), one.nlookup);
         }
         Ok(())
     }
 
-    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded("lookup", || {
-            let changes = self.told.changes();
-            match self.overlay.lookup(ino(parent), name) {
-                // The kernel remembers that there is nothing.
-                Err(Error::NotFound) => reply.entry(&FOREVER, &nothing(), GENERATION),
-                result => {
-                    let result = result.map(|attr| self.current(attr, changes, request));
-                    answer_entry("lookup", result, reply);
-                }
-            }
-        });
+    fn forget_one(&self, ino: Ino, count: u64) {
+        if self.overlay.forget(ino, count) {
+            self.told.forget(ino);
+        }
     }
 
-    fn forget(&self, _: &Request, number: INodeNo, count: u64) {
-        guarded("forget", || {
-            if self.overlay.forget(ino(number), count) {
-                self.told.forget(ino(number));
-            }
-        });
-    }
-
-    fn getattr(&self, request: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        guarded("getattr", || {
-            let changes = self.told.changes();
-            let result = self.overlay.getattr(ino(number));
-            let result = result.map(|attr| self.current(attr, changes, request));
-            answer_attr("getattr", result, reply);
-        });
+    fn getattr(&self, request: &Request<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let changes = self.told.changes();
+        let attr = self.overlay.getattr(request.ino())?;
+        to.put(&attr_out(&self.current(attr, changes, request), self.valid))
     }
 
     fn setattr(
         &self,
-        _: &Request,
-        number: INodeNo,
-        mode: Option<u32>,
-        uid: Option<u32>,
-        gid: Option<u32>,
-        size: Option<u64>,
-        atime: Option<TimeOrNow>,
-        mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
-        fh: Option<FileHandle>,
-        _crtime: Option<SystemTime>,
-        _chgtime: Option<SystemTime>,
-        _bkuptime: Option<SystemTime>,
-        _flags: Option<BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        guarded("setattr", || {
-            let (atime, mtime) = (atime.map(set_time), mtime.map(set_time));
-            let set = SetAttr { mode, uid, gid, size, atime, mtime };
-            let result = self.overlay.setattr(ino(number), fh.and_then(handle), set);
-            answer_attr("setattr", result, reply);
-        });
+        request: &Request<'_>,
+        mut args: Args<'_>,
+        to: &mut Answer<'_>,
+    ) -> Result<()> {
+        let set: SetattrIn = args.take()?;
+        let (set, fh) = set_attr(&set);
+        to.put(&attr_out(&self.overlay.setattr(request.ino(), fh, set)?, self.valid))
     }
 
-    fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        guarded("readlink", || {
-            let result = self.overlay.read_link(ino(number));
-            let ok = |reply: ReplyData, target: std::ffi::OsString| reply.data(target.as_bytes());
-            answer("readlink", result, reply, ok, ReplyData::error);
-        });
-    }
-
-    fn mknod(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
-        guarded("mknod", || {
-            let new = NewFile::Node(Kind::of(mode), u64::from(rdev));
-            let caller = caller(request, umask);
-            let make = |dir| self.overlay.make(dir, name, new, mode, caller);
-            answer_entry("mknod", self.change(parent, request, make), reply);
-        });
-    }
-
-    fn mkdir(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        reply: ReplyEntry,
-    ) {
-        guarded("mkdir", || {
-            let (new, caller) = (NewFile::Directory, caller(request, umask));
-            let make = |dir| self.overlay.make(dir, name, new, mode, caller);
-            answer_entry("mkdir", self.change(parent, request, make), reply);
-        });
-    }
-
-    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("unlink", || {
-            let unlink = |dir| self.overlay.unlink(dir, name);
-            answer_empty("unlink", self.change(parent, request, unlink), reply);
-        });
-    }
-
-    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("rmdir", || {
-            let rmdir = |dir| self.overlay.rmdir(dir, name);
-            answer_empty("rmdir", self.change(parent, request, rmdir), reply);
-        });
+    fn readlink(&self, request: &Request<'_>, to: &mut Answer<'_>) -> Result<()> {
+        to.bytes(self.overlay.read_link(request.ino())?.as_bytes())
     }
 
     fn symlink(
         &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        target: &Path,
-        reply: ReplyEntry,
-    ) {
-        guarded("symlink", || {
-            let (new, caller) = (NewFile::Symlink(target.as_os_str()), caller(request, 0));
-            let make = |dir| self.overlay.make(dir, name, new, 0o777, caller);
-            answer_entry("symlink", self.change(parent, request, make), reply);
-        });
+        request: &Request<'_>,
+        mut args: Args<'_>,
+        to: &mut Answer<'_>,
+    ) -> Result<()> {
+        let name = args.name()?;
+        let (new, caller) = (NewFile::Symlink(args.name()?), request.caller(0));
+        let make = |dir| self.overlay.make(dir, name, new, 0o777, caller);
+        to.put(&entry_out(&self.change(request.ino(), request, make)?, self.valid))
     }
 
-    fn rename(
+    fn mknod(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let node: MknodIn = args.take()?;
+        let (name, new) = (args.name()?, NewFile::Node(Kind::of(node.mode), u64::from(node.rdev)));
+        let caller = request.caller(node.umask);
+        let make = |dir| self.overlay.make(dir, name, new, node.mode, caller);
+        to.put(&entry_out(&self.change(request.ino(), request, make)?, self.valid))
+    }
+
+    fn mkdir(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let dir: MkdirIn = args.take()?;
+        let (name, caller) = (args.name()?, request.caller(dir.umask));
+        let make = |parent| self.overlay.make(parent, name, NewFile::Directory, dir.mode, caller);
+        to.put(&entry_out(&self.change(request.ino(), request, make)?, self.valid))
+    }
+
+    fn unlink(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
+        let name = args.name()?;
+        self.change(request.ino(), request, |dir| self.overlay.unlink(dir, name))
+    }
+
+    fn rmdir(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
+        let name = args.name()?;
+        self.change(request.ino(), request, |dir| self.overlay.rmdir(dir, name))
+    }
+
+    fn rename(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
+        let rename: RenameIn = args.take()?;
+        self.rename_by(request, args, Rename2In { newdir: rename.newdir, flags: 0, padding: 0 })
+    }
+
+    fn rename2(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
+        let rename: Rename2In = args.take()?;
+        self.rename_by(request, args, rename)
+    }
+
+    fn rename_by(
         &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        new_parent: INodeNo,
-        new_name: &OsStr,
-        flags: RenameFlags,
-        reply: ReplyEmpty,
-    ) {
-        guarded("rename", || {
-            let rename = |how| {
-                self.change(new_parent, request, |new_dir| {
-                    let from = (ino(parent), name);
-                    self.change(parent, request, |_| {
-                        self.overlay.rename(from, (new_dir, new_name), how)
-                    })
-                })
-            };
-            answer_empty("rename", rename_how(flags).and_then(rename), reply);
-        });
+        request: &Request<'_>,
+        mut args: Args<'_>,
+        rename: Rename2In,
+    ) -> Result<()> {
+        let how = rename_how(rename.flags, request.caller(0))?;
+        let (from, to) = ((request.ino(), args.name()?), (Ino(rename.newdir), args.name()?));
+        self.change(to.0, request, |_| {
+            self.change(from.0, request, |_| self.overlay.rename(from, to, how))
+        })
     }
 
-    fn link(
-        &self,
-        request: &Request,
-        number: INodeNo,
-        new_parent: INodeNo,
-        new_name: &OsStr,
-        reply: ReplyEntry,
-    ) {
-        guarded("link", || {
-            let link = |dir| self.overlay.link(ino(number), dir, new_name);
-            answer_entry("link", self.change(new_parent, request, link), reply);
-        });
+    fn link(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let link: LinkIn = args.take()?;
+        let name = args.name()?;
+        let make = |dir| self.overlay.link(Ino(link.oldnodeid), dir, name);
+        to.put(&entry_out(&self.change(request.ino(), request, make)?, self.valid))
     }
 
-    fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        if self.overlay.is_read_only() {
-            // The kernel does not ask again, and reads by number.
-            return reply.error(Errno::ENOSYS);
+    fn open(&self, request: &Request<'_>, to: &mut Answer<'_>) -> Result<()> {
+        to.put(&open_out(self.overlay.open(request.ino())?, fopen::KEEP_CACHE))
+    }
+
+    fn read(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let read: ReadIn = args.take()?;
+        to.fill(read.size, |room| {
+            self.overlay.read(request.ino(), handle(read.fh), room, read.offset)
+        })
+    }
+
+    fn write(&self, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let write: WriteIn = args.take()?;
+        self.overlay.write(Fh(write.fh), args.bytes(write.size)?, write.offset)?;
+        to.put(&WriteOut { size: write.size, padding: 0 })
+    }
+
+    fn statfs(&self, to: &mut Answer<'_>) -> Result<()> {
+        let state = self.overlay.statfs(self.statfs_of.as_fd())?;
+        to.put(&StatfsOut {
+            blocks: state.blocks,
+            bfree: state.blocks_free,
+            bavail: state.blocks_available,
+            files: state.files,
+            ffree: state.files_free,
+            bsize: state.block_size,
+            namelen: state.name_max,
+            frsize: state.block_size,
+            ..StatfsOut::default()
+        })
+    }
+
+    fn release(&self, mut args: Args<'_>) -> Result<()> {
+        let release: ReleaseIn = args.take()?;
+        self.overlay.release(Fh(release.fh));
+        Ok(())
+    }
+
+    fn fsync(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
+        let sync: FsyncIn = args.take()?;
+        match handle(sync.fh) {
+            Some(fh) => self.overlay.sync(fh, sync.fsync_flags & FSYNC_FDATASYNC != 0),
+            None => self.overlay.getattr(request.ino()).map(drop),
         }
-        guarded("open", || {
-            let result = self.overlay.open(ino(number));
-            let ok = |reply: ReplyOpen, fh: Fh| {
-                reply.opened(FileHandle(fh.0), FopenFlags::FOPEN_KEEP_CACHE);
-            };
-            answer("open", result, reply, ok, ReplyOpen::error);
-        });
     }
 
-    fn read(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        size: u32,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        guarded("read", || {
-            BUFFER.with_borrow_mut(|buffer| {
-                let size = size as usize;
-                if buffer.len() < size {
-                    buffer.resize(size, 0);
-                }
-                let room = buffer.get_mut(..size).unwrap_or_default();
-                let result = self.overlay.read(ino(number), handle(fh), room, offset);
-                let ok = |reply: ReplyData, len| reply.data(room.get(..len).unwrap_or_default());
-                answer("read", result, reply, ok, ReplyData::error);
-            });
-        });
+    fn setxattr(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
+        let set: SetxattrIn = args.take()?;
+        let name = args.name()?;
+        self.check_acl(name.as_bytes())?;
+        let flag = match SetXattr::from_flags(set.flags.cast_signed()) {
+            SetXattr::Any => SetXattrFlag::Any,
+            SetXattr::Create => SetXattrFlag::Create,
+            SetXattr::Replace => SetXattrFlag::Replace,
+        };
+        self.overlay.set_xattr(request.ino(), name, args.bytes(set.size)?, flag)
     }
 
-    fn write(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        guarded("write", || {
-            let result = self.overlay.write(Fh(fh.0), data, offset).map(|()| data.len());
-            answer_written("write", result, reply);
-        });
-    }
-
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        // Everything that was written is in the file already; the kernel does not ask again.
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn release(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
-        _flush: bool,
-        reply: ReplyEmpty,
-    ) {
-        guarded("release", || {
-            self.overlay.release(Fh(fh.0));
-            reply.ok();
-        });
-    }
-
-    fn fsync(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        content_only: bool,
-        reply: ReplyEmpty,
-    ) {
-        guarded("fsync", || {
-            let result = match handle(fh) {
-                Some(fh) => self.overlay.sync(fh, content_only),
-                None => self.overlay.getattr(ino(number)).map(drop),
-            };
-            answer_empty("fsync", result, reply);
-        });
-    }
-
-    fn opendir(&self, _: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        if self.overlay.is_read_only() {
-            return reply.error(Errno::ENOSYS);
+    /// Checks that an attribute may be used, if it is an access control list.
+    fn check_acl(&self, name: &[u8]) -> Result<()> {
+        match is_acl(name) && !self.acl {
+            true => Err(Error::Unsupported("the mount has no access control lists")),
+            false => Ok(()),
         }
-        guarded("opendir", || {
-            let number = ino(number);
-            let ok = |reply: ReplyOpen, (fh, in_upper): (Fh, bool)| {
-                // The kernel would give what one handle has read to another, positions included.
-                let flags = match in_upper {
-                    true => FopenFlags::empty(),
-                    false => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
-                };
-                reply.opened(FileHandle(fh.0), flags);
-            };
-            let result = self
-                .overlay
-                .is_in_upper(number)
-                .and_then(|in_upper| Ok((self.overlay.open_dir_handle(number)?, in_upper)));
-            answer("opendir", result, reply, ok, ReplyOpen::error);
-        });
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request<'_>,
+        mut args: Args<'_>,
+        to: &mut Answer<'_>,
+    ) -> Result<()> {
+        let get: GetxattrIn = args.take()?;
+        let name = args.name()?;
+        self.check_acl(name.as_bytes())?;
+        put_sized(&self.overlay.get_xattr(request.ino(), name)?, get.size, to)
+    }
+
+    fn listxattr(
+        &self,
+        request: &Request<'_>,
+        mut args: Args<'_>,
+        to: &mut Answer<'_>,
+    ) -> Result<()> {
+        let list: GetxattrIn = args.take()?;
+        // As everywhere, only root sees what only root can set.
+        let is_shown = |name: &[u8]| {
+            (request.is_root() || !name.starts_with(b"trusted.")) && (self.acl || !is_acl(name))
+        };
+        let mut names = Vec::new();
+        for name in self.overlay.list_xattr(request.ino())? {
+            if is_shown(name.as_bytes()) {
+                names.extend_from_slice(name.as_bytes());
+                names.push(0);
+            }
+        }
+        put_sized(&names, list.size, to)
+    }
+
+    fn removexattr(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
+        let name = args.name()?;
+        self.check_acl(name.as_bytes())?;
+        self.overlay.remove_xattr(request.ino(), name)
+    }
+
+    fn opendir(&self, request: &Request<'_>, to: &mut Answer<'_>) -> Result<()> {
+        // The kernel would give what one handle has read to another, positions included.
+        let flags = match self.overlay.is_in_upper(request.ino())? {
+            true => 0,
+            false => fopen::CACHE_DIR | fopen::KEEP_CACHE,
+        };
+        to.put(&open_out(self.overlay.open_dir_handle(request.ino())?, flags))
     }
 
     fn readdir(
         &self,
-        _: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectory,
-    ) {
-        guarded("readdir", || {
-            let fh = handle(fh);
-            let result =
-                self.overlay.read_dir(ino(number), fh, offset, ReadDir::Names, &mut |entry| {
-                    let (number, kind) = (INodeNo(entry.ino.0), file_type(entry.kind));
-                    match reply.add(number, entry.next, kind, entry.name) {
-                        true => ControlFlow::Break(()),
-                        false => ControlFlow::Continue(()),
-                    }
-                });
-            answer("readdir", result, reply, |reply, ()| reply.ok(), ReplyDirectory::error);
-        });
+        request: &Request<'_>,
+        mut args: Args<'_>,
+        to: &mut Answer<'_>,
+    ) -> Result<()> {
+        let read: ReadIn = args.take()?;
+        let (ino, fh) = (request.ino(), handle(read.fh));
+        self.overlay.read_dir(ino, fh, read.offset, ReadDir::Names, &mut |entry| {
+            let numbers = (entry.ino.0, entry.next, u32::from(entry.kind.dirent_type()));
+            match to.entry(read.size, &[], numbers, entry.name) {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })
     }
 
     fn readdirplus(
         &self,
-        request: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        mut reply: ReplyDirectoryPlus,
-    ) {
-        guarded("readdirplus", || {
-            let (fh, what) = (handle(fh), ReadDir::Attributes);
-            let changes = self.told.changes();
-            let result = self.overlay.read_dir(ino(number), fh, offset, what, &mut |entry| {
-                let number = INodeNo(entry.ino.0);
+        request: &Request<'_>,
+        mut args: Args<'_>,
+        to: &mut Answer<'_>,
+    ) -> Result<()> {
+        let read: ReadIn = args.take()?;
+        let (ino, fh) = (request.ino(), handle(read.fh));
+        let changes = self.told.changes();
+        self.overlay.read_dir(ino, fh, read.offset, ReadDir::Attributes, &mut |entry| {
+            let attributes = match entry.attr {
+                Some(attr) => entry_out(&self.current(*attr, changes, request), self.valid),
                 // The kernel takes only the number and the type of `.` and `..`.
-                let attr = match entry.attr {
-                    Some(attr) => file_attr(&self.current(*attr, changes, request)),
-                    None => {
-                        fuser::FileAttr { ino: number, kind: file_type(entry.kind), ..nothing() }
-                    }
-                };
-                match reply.add(number, entry.next, entry.name, &FOREVER, &attr, GENERATION) {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                }
-            });
-            answer("readdirplus", result, reply, |reply, ()| reply.ok(), ReplyDirectoryPlus::error);
-        });
-    }
-
-    fn releasedir(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        fh: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        guarded("releasedir", || {
-            self.overlay.release(Fh(fh.0));
-            reply.ok();
-        });
-    }
-
-    fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        guarded("fsyncdir", || answer_empty("fsyncdir", self.overlay.sync_dir(ino(number)), reply));
-    }
-
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        guarded("statfs", || {
-            let result = self.overlay.statfs(self.statfs_of.as_fd());
-            let ok = |reply: ReplyStatfs, fs: sys::StatFs| {
-                reply.statfs(
-                    fs.blocks,
-                    fs.blocks_free,
-                    fs.blocks_available,
-                    fs.files,
-                    fs.files_free,
-                    fs.block_size,
-                    fs.name_max,
-                    fs.block_size,
-                );
+                None => nothing(Duration::ZERO),
             };
-            answer("statfs", result, reply, ok, ReplyStatfs::error);
-        });
+            let numbers = (entry.ino.0, entry.next, u32::from(entry.kind.dirent_type()));
+            match to.entry(read.size, attributes.as_bytes(), numbers, entry.name) {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })
     }
 
-    fn setxattr(
+    fn create(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let new: CreateIn = args.take()?;
+        let (name, caller) = (args.name()?, request.caller(new.umask));
+        let create = |dir| self.overlay.create(dir, name, new.mode, caller);
+        self.put_open(self.change(request.ino(), request, create)?, to)
+    }
+
+    fn tmpfile(
         &self,
-        _: &Request,
-        number: INodeNo,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-        _position: u32,
-        reply: ReplyEmpty,
-    ) {
-        guarded("setxattr", || {
-            let flag = match sys::SetXattr::from_flags(flags) {
-                sys::SetXattr::Any => SetXattrFlag::Any,
-                sys::SetXattr::Create => SetXattrFlag::Create,
-                sys::SetXattr::Replace => SetXattrFlag::Replace,
-            };
-            let result = self.overlay.set_xattr(ino(number), name, value, flag);
-            answer_empty("setxattr", result, reply);
-        });
+        request: &Request<'_>,
+        mut args: Args<'_>,
+        to: &mut Answer<'_>,
+    ) -> Result<()> {
+        let new: CreateIn = args.take()?;
+        let caller = request.caller(new.umask);
+        self.put_open(self.overlay.create_nameless(request.ino(), new.mode, caller)?, to)
     }
 
-    fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        guarded("getxattr", || {
-            let result = self.overlay.get_xattr(ino(number), name);
-            answer_sized("getxattr", result, size, reply);
-        });
+    fn put_open(&self, (attr, fh): (Attr, Fh), to: &mut Answer<'_>) -> Result<()> {
+        to.put(&entry_out(&attr, self.valid))?;
+        to.put(&open_out(fh, fopen::KEEP_CACHE))
     }
 
-    fn listxattr(&self, request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
-        guarded("listxattr", || {
-            // As everywhere, only root sees what only root can set.
-            let shown =
-                |name: &OsStr| request.uid() == 0 || !name.as_bytes().starts_with(b"trusted.");
-            let result = self.overlay.list_xattr(ino(number)).map(|names| {
-                let mut list = Vec::new();
-                for name in names.iter().filter(|name| shown(name)) {
-                    list.extend_from_slice(name.as_bytes());
-                    list.push(0);
-                }
-                list
-            });
-            answer_sized("listxattr", result, size, reply);
-        });
+    fn fallocate(&self, mut args: Args<'_>) -> Result<()> {
+        let room: FallocateIn = args.take()?;
+        self.overlay.allocate(Fh(room.fh), room.mode.cast_signed(), room.offset, room.length)
     }
 
-    fn removexattr(&self, _: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded("removexattr", || {
-            answer_empty("removexattr", self.overlay.remove_xattr(ino(number), name), reply);
-        });
+    fn lseek(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let seek: LseekIn = args.take()?;
+        let whence = match open_flags::seeks_data(seek.whence.cast_signed()) {
+            true => Seek::Data,
+            false => Seek::Hole,
+        };
+        let offset = self.overlay.seek(request.ino(), handle(seek.fh), seek.offset, whence)?;
+        to.put(&LseekOut { offset })
     }
 
-    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        // Where the kernel does not check permissions itself, whoever mounted the tree may do
-        // everything with it; it does not ask again.
-        reply.error(Errno::ENOSYS);
+    fn copy_range(&self, mut args: Args<'_>) -> Result<u32> {
+        let copy: CopyFileRangeIn = args.take()?;
+        let len = usize::try_from(copy.len).unwrap_or(usize::MAX).min(i32::MAX as usize);
+        let (from, to) = ((Fh(copy.fh_in), copy.off_in), (Fh(copy.fh_out), copy.off_out));
+        let copied = self.overlay.copy_range(from, to, len)?;
+        Ok(u32::try_from(copied).unwrap_or(u32::MAX))
     }
+}
 
-    fn create(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        _flags: i32,
-        reply: ReplyCreate,
-    ) {
-        guarded("create", || {
-            let caller = caller(request, umask);
-            let create = |dir| self.overlay.create(dir, name, mode, caller);
-            let result = self.change(parent, request, create);
-            let ok = |reply: ReplyCreate, (attr, fh): (Attr, Fh)| {
-                let flags = FopenFlags::FOPEN_KEEP_CACHE;
-                let attr = file_attr(&attr);
-                reply.created(&FOREVER, &attr, GENERATION, FileHandle(fh.0), flags);
-            };
-            answer("create", result, reply, ok, ReplyCreate::error);
-        });
+/// Tells whether an attribute is an access control list.
+fn is_acl(name: &[u8]) -> bool {
+    name.starts_with(b"system.posix_acl_")
+}
+
+/// Answers with bytes, or with how many there are when the kernel asks for that.
+fn put_sized(bytes: &[u8], size: u32, to: &mut Answer<'_>) -> Result<()> {
+    match size {
+        0 => {
+            let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            to.put(&GetxattrOut { size, padding: 0 })
+        }
+        size if bytes.len() <= size as usize => to.bytes(bytes),
+        _ => Err(Error::TooSmall),
     }
+}
 
-    fn fallocate(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        fh: FileHandle,
-        offset: u64,
-        length: u64,
-        mode: i32,
-        reply: ReplyEmpty,
-    ) {
-        guarded("fallocate", || {
-            let result = self.overlay.allocate(Fh(fh.0), mode, offset, length);
-            answer_empty("fallocate", result, reply);
-        });
-    }
-
-    fn lseek(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        fh: FileHandle,
-        offset: i64,
-        whence: i32,
-        reply: ReplyLseek,
-    ) {
-        guarded("lseek", || {
-            let seek = match sys::open_flags::seeks_data(whence) {
-                true => Seek::Data,
-                false => Seek::Hole,
-            };
-            let offset = u64::try_from(offset).map_err(|_| Error::Invalid("offset"));
-            let result =
-                offset.and_then(|offset| self.overlay.seek(ino(number), handle(fh), offset, seek));
-            let ok = |reply: ReplyLseek, at| reply.offset(i64::try_from(at).unwrap_or(i64::MAX));
-            answer("lseek", result, reply, ok, ReplyLseek::error);
-        });
-    }
-
-    fn copy_file_range(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        from: FileHandle,
-        from_offset: u64,
-        _: INodeNo,
-        to: FileHandle,
-        to_offset: u64,
-        len: u64,
-        _flags: CopyFileRangeFlags,
-        reply: ReplyWrite,
-    ) {
-        guarded("copy_file_range", || {
-            let len = usize::try_from(len).unwrap_or(usize::MAX).min(i32::MAX as usize);
-            let (from, to) = ((Fh(from.0), from_offset), (Fh(to.0), to_offset));
-            answer_written("copy_file_range", self.overlay.copy_range(from, to, len), reply);
-        });
+/// Logs an error: a fault of the file system loudly, an answer to a question quietly.
+fn log(request: &Request<'_>, error: &Error) {
+    let (opcode, ino) = (request.opcode(), request.ino().0);
+    if error.is_fault() {
+        tracing::error!("request {opcode} about {ino}: {error}");
+    } else {
+        tracing::debug!("request {opcode} about {ino}: {error}");
     }
 }

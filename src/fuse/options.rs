@@ -1,10 +1,13 @@
 //! What follows `-o`: the options that mount(8) shares with every file system, and ours.
 
+use std::time::Duration;
+
+use crate::fuse::convert::FOREVER;
 use crate::fuse::error::{Error, Result};
 use crate::sys::MountFlags;
 
 /// How a tree is mounted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MountOptions {
     pub(crate) flags: MountFlags,
     /// Whether others than who mounts it may use it; as the process may, if it is not said.
@@ -13,8 +16,29 @@ pub struct MountOptions {
     pub(crate) default_permissions: Option<bool>,
     /// Nothing is synced.
     volatile: bool,
+    /// How long the kernel may believe what it was told.
+    pub(crate) timeout: Duration,
+    /// Files have no access control lists.
+    pub(crate) no_acl: bool,
+    /// What SELinux takes for the label of all files, with the name of the option.
+    pub(crate) context: Option<String>,
     /// What the first column of /proc/mounts shows.
     pub(crate) source: String,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            flags: MountFlags::default(),
+            allow_other: None,
+            default_permissions: None,
+            volatile: false,
+            timeout: FOREVER,
+            no_acl: false,
+            context: None,
+            source: "strata".to_owned(),
+        }
+    }
 }
 
 impl MountOptions {
@@ -23,8 +47,8 @@ impl MountOptions {
     /// # Errors
     /// [`Error::UnknownOption`] names the first that is not known.
     pub fn parse<S: AsRef<str>>(lists: &[S]) -> Result<Self> {
-        let mut options = Self { source: "strata".to_owned(), ..Self::default() };
-        for option in lists.iter().flat_map(|list| list.as_ref().split(',')) {
+        let mut options = Self::default();
+        for option in lists.iter().flat_map(|list| split(list.as_ref())) {
             options.add(option)?;
         }
         Ok(options)
@@ -37,6 +61,10 @@ impl MountOptions {
             "noallow_other" => self.allow_other = Some(false),
             "default_permissions" => self.default_permissions = Some(true),
             "volatile" => self.volatile = true,
+            "acl" => self.no_acl = false,
+            "noacl" => self.no_acl = true,
+            _ if is_label(option) => self.context = Some(option.to_owned()),
+            _ if option.starts_with("timeout=") => self.timeout = timeout(option)?,
             _ => match MountFlags::named(option) {
                 Some((flag, set)) => self.flags.apply(flag, set),
                 None => return Err(Error::UnknownOption(option.to_owned())),
@@ -73,6 +101,30 @@ impl MountOptions {
     }
 }
 
+/// Returns the options of a list. A comma between quotation marks is part of one: the labels of
+/// SELinux have them.
+fn split(list: &str) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    list.split(move |character| {
+        is_quoted ^= character == '"';
+        character == ',' && !is_quoted
+    })
+}
+
+/// Tells whether an option is one of the four by which SELinux labels a mount.
+fn is_label(option: &str) -> bool {
+    ["context=", "fscontext=", "defcontext=", "rootcontext="]
+        .iter()
+        .any(|name| option.starts_with(name))
+}
+
+/// Returns the time of an option `timeout=SECONDS`.
+fn timeout(option: &str) -> Result<Duration> {
+    let seconds = option.split_once('=').and_then(|(_, value)| value.parse::<f64>().ok());
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.map(|time| time.min(FOREVER)).ok_or_else(|| Error::BadTimeout(option.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +139,19 @@ mod tests {
         assert!(!options.is_read_only());
         options.set_read_only();
         assert!(options.is_read_only());
+    }
+
+    #[test]
+    fn a_label_keeps_its_commas_and_a_timeout_is_a_number() {
+        let label = "context=\"system_u:object_r:container_file_t:s0:c1,c2\"";
+        let options = MountOptions::parse(&[format!("noacl,{label},timeout=1.5,ro")]).unwrap();
+        assert_eq!(options.context.as_deref(), Some(label));
+        assert_eq!(options.timeout, Duration::from_millis(1500));
+        assert!(options.no_acl && options.is_read_only());
+        for bad in ["timeout=", "timeout=-1", "timeout=soon", "timeout=nan"] {
+            let error = MountOptions::parse(&[bad]).unwrap_err().to_string();
+            assert!(error.contains(bad) && error.contains("seconds"), "{error}");
+        }
     }
 
     #[test]

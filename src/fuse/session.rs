@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use fuser::{Config, Session, SessionACL};
-
+use crate::fuse::abi::init;
+use crate::fuse::device::{self, Device};
 use crate::fuse::error::{Error, Result};
+use crate::fuse::ops::Requests;
 use crate::fuse::options::MountOptions;
-use crate::fuse::requests::{Checked, Requests};
 use crate::overlay::{Overlay, Owners};
 use crate::sys::{self, Errno, Unmount};
 
@@ -20,7 +21,7 @@ const SUBTYPE: &str = "strata";
 #[derive(Debug)]
 pub struct Mount {
     target: PathBuf,
-    serving: JoinHandle<io::Result<()>>,
+    serving: Vec<JoinHandle<io::Result<()>>>,
 }
 
 /// Mounts a tree; when this returns, the mount has answered.
@@ -47,12 +48,37 @@ pub fn mount(
     let native = owners.map_or(privileged, |owners| owners == Owners::Native);
     let access = Access::new(&options, privileged, native);
     let device = open_device(target, &options, access, privileged)?;
-    let requests = Requests::new(overlay, statfs_of, access.checked());
-    serve(requests, device, target, access).inspect_err(|_| {
+    let device = Arc::new(Device::new(device));
+    let wanted = wanted(&options, access);
+    let (valid, acl) = (options.timeout, !options.no_acl);
+    let requests = Requests::new(overlay, &device, statfs_of, valid, acl);
+    serve(requests, device, wanted, target).inspect_err(|_| {
         if let Err(error) = sys::unmount(target, Unmount::Detach) {
             tracing::warn!("{error}");
         }
     })
+}
+
+/// Returns what the kernel is asked to do for a mount.
+///
+/// Not ATOMIC_O_TRUNC: with it the kernel leaves set-uid on what it truncates in opening.
+fn wanted(options: &MountOptions, access: Access) -> u64 {
+    let mut wanted = init::ASYNC_READ
+        | init::BIG_WRITES
+        | init::MAX_PAGES
+        | init::ABORT_ERROR
+        | init::PARALLEL_DIROPS
+        | init::CACHE_SYMLINKS
+        | init::DO_READDIRPLUS
+        | init::DONT_MASK;
+    if options.is_read_only() {
+        wanted |= init::NO_OPEN_SUPPORT | init::NO_OPENDIR_SUPPORT;
+    }
+    if access.default_permissions && !options.no_acl {
+        // This makes the kernel check permissions, whatever the mount options say.
+        wanted |= init::POSIX_ACL;
+    }
+    wanted
 }
 
 /// Who may use the mount, and who checks what they may do.
@@ -70,10 +96,6 @@ impl Access {
         let allow_other = options.allow_other.unwrap_or(privileged);
         let default_permissions = options.default_permissions.unwrap_or(native || allow_other);
         Self { allow_other, default_permissions }
-    }
-
-    const fn checked(self) -> Checked {
-        if self.default_permissions { Checked::ByKernel } else { Checked::ByNobody }
     }
 
     fn options(self) -> Vec<&'static str> {
@@ -113,20 +135,27 @@ fn open_device(
     if privileged {
         let (uid, gid) = sys::effective_ids();
         let mut data = format!("user_id={uid},group_id={gid}");
-        for option in access.options() {
+        for option in access.options().into_iter().chain(options.context.as_deref()) {
             data.push(',');
             data.push_str(option);
         }
-        return match sys::mount_fuse(source, SUBTYPE, target, options.flags, &data) {
-            Ok(device) => Ok(device),
-            Err(error) => Err(refused(target, &error)),
-        };
+        return sys::mount_fuse(source, SUBTYPE, target, options.flags, &data).map_err(|error| {
+            match &options.context {
+                Some(label) if !has_labels() => Error::NoLabels(label.clone()),
+                _ => refused(target, &error),
+            }
+        });
     }
     let mut list = vec![format!("fsname={source}"), format!("subtype={SUBTYPE}")];
-    list.extend(access.options().into_iter().map(str::to_owned));
+    list.extend(access.options().into_iter().chain(options.context.as_deref()).map(str::to_owned));
     list.extend(options.flags.names().into_iter().map(str::to_owned));
     sys::fusermount(target, &list.join(","))
         .map_err(|reason| Error::Refused { target: target.to_owned(), reason })
+}
+
+/// Tells whether the kernel labels files.
+fn has_labels() -> bool {
+    std::fs::exists("/sys/fs/selinux/enforce").unwrap_or(false)
 }
 
 fn refused(target: &Path, error: &sys::Error) -> Error {
@@ -145,23 +174,35 @@ fn refused(target: &Path, error: &sys::Error) -> Error {
     Error::NoFuse { reason, advice }
 }
 
-/// Opens the session and begins to serve; returns when the mount has answered.
-fn serve(requests: Requests, device: OwnedFd, target: &Path, access: Access) -> Result<Mount> {
-    let mut config = Config::default();
-    config.n_threads = Some(worker_count());
-    let acl = if access.allow_other { SessionACL::All } else { SessionACL::Owner };
-    let told = requests.told();
-    let session = Session::from_fd(requests, device, acl, config).map_err(Error::Session)?;
-    told.notify_through(session.notifier());
-    let serving = std::thread::Builder::new()
-        .name("serve".to_owned())
-        .spawn(move || session.run())
-        .map_err(Error::Session)?;
+/// Agrees with the kernel and begins to serve; returns when the mount has answered.
+fn serve(requests: Requests, device: Arc<Device>, wanted: u64, target: &Path) -> Result<Mount> {
+    device.handshake(wanted).map_err(Error::Session)?;
+    let requests = Arc::new(requests);
+    let worker = |number| {
+        let (requests, device) = (Arc::clone(&requests), Arc::clone(&device));
+        std::thread::Builder::new()
+            .name(format!("serve-{number}"))
+            .spawn(move || answer_all(&requests, &device))
+            .map_err(Error::Session)
+    };
+    let serving = (0..worker_count()).map(worker).collect::<Result<_>>()?;
     // The mount is asked from another thread than those that answer.
     match std::fs::read_dir(target) {
         Ok(_) => Ok(Mount { target: target.to_owned(), serving }),
         Err(source) => Err(Error::Silent { target: target.to_owned(), source }),
     }
+}
+
+/// Answers requests until there are no more.
+fn answer_all(requests: &Requests, device: &Device) -> io::Result<()> {
+    let (mut incoming, mut outgoing) = (device::buffer(), device::buffer());
+    while let Some(request) = device.receive(&mut incoming)? {
+        let answer = requests.serve(&request, &mut outgoing);
+        if request.is_answered() {
+            device.send(answer);
+        }
+    }
+    Ok(())
 }
 
 /// Returns how many threads answer: more than there are processors, because one that copies a large
@@ -192,14 +233,14 @@ impl Mount {
                 }
             })
             .map_err(Error::Session)?;
-        let served = serving.join();
+        let served = serving.into_iter().map(|thread| {
+            let panicked = |_| Err(io::Error::other("a serving thread ended in a panic"));
+            thread.join().unwrap_or_else(panicked)
+        });
+        // All of them end before one is believed.
+        let served: Vec<_> = served.collect();
         // It waits for a signal that no longer matters and ends with the process.
         drop(unmount_on_signal);
-        match served {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if error.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
-            Ok(Err(error)) => Err(Error::Session(error)),
-            Err(_) => Err(Error::Session(io::Error::other("a serving thread ended in a panic"))),
-        }
+        served.into_iter().collect::<io::Result<()>>().map_err(Error::Session)
     }
 }

@@ -7,12 +7,13 @@
 //! which makes it throw away what is on its way.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fuser::{INodeNo, Notifier, Request};
 use parking_lot::Mutex;
 
+use crate::fuse::device::Device;
+use crate::fuse::request::Request;
 use crate::overlay::Ino;
 
 /// The threads that were told of a directory since the kernel was last told to forget.
@@ -23,16 +24,12 @@ enum Threads {
 }
 
 impl Threads {
-    fn of(request: &Request) -> Self {
-        match request.pid() {
-            // One that the process identifiers of this server do not reach.
-            0 => Self::Several,
-            id => Self::One(id),
-        }
+    fn of(request: &Request<'_>) -> Self {
+        request.thread().map_or(Self::Several, Self::One)
     }
 
     /// Tells whether there may be another one than that of a request.
-    fn are_others(self, request: &Request) -> bool {
+    fn are_others(self, request: &Request<'_>) -> bool {
         self == Self::Several || self != Self::of(request)
     }
 }
@@ -45,23 +42,13 @@ pub(crate) struct Told {
     shards: [Mutex<HashMap<Ino, Threads>>; SHARDS],
     /// How often names were changed anywhere.
     changes: AtomicU64,
-    notifier: OnceLock<Notifier>,
+    device: Arc<Device>,
 }
 
 impl Told {
-    pub(crate) fn new() -> Self {
-        Self {
-            shards: std::array::from_fn(|_| Mutex::default()),
-            changes: AtomicU64::new(0),
-            notifier: OnceLock::new(),
-        }
-    }
-
-    /// Sets what the kernel is told through; not more than once.
-    pub(crate) fn notify_through(&self, notifier: Notifier) {
-        if self.notifier.set(notifier).is_err() {
-            tracing::debug!("the notifier was set before");
-        }
+    pub(crate) fn new(device: Arc<Device>) -> Self {
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Self { shards, changes: AtomicU64::new(0), device }
     }
 
     /// Returns how many changes of names there were.
@@ -71,7 +58,7 @@ impl Told {
 
     /// Notes that a request is answered with attributes of a directory that were read when there
     /// were `changes`; tells whether they may be old by now.
-    pub(crate) fn tell(&self, dir: Ino, request: &Request, changes: u64) -> bool {
+    pub(crate) fn tell(&self, dir: Ino, request: &Request<'_>, changes: u64) -> bool {
         let threads = Threads::of(request);
         self.shard(dir)
             .lock()
@@ -86,16 +73,14 @@ impl Told {
     }
 
     /// Notes that a request has changed a name of a directory, before it is answered.
-    pub(crate) fn changed(&self, dir: Ino, request: &Request) {
+    pub(crate) fn changed(&self, dir: Ino, request: &Request<'_>) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         let were_told = {
             let mut shard = self.shard(dir).lock();
             let others = shard.get(&dir).is_some_and(|threads| threads.are_others(request));
             others && shard.remove(&dir).is_some()
         };
-        let Some(notifier) = self.notifier.get().filter(|_| were_told) else { return };
-        // Nothing of its content: listings are not kept where names change.
-        if let Err(error) = notifier.inval_inode(INodeNo(dir.0), -1, 0) {
+        if were_told && let Err(error) = self.device.forget_attributes(dir) {
             tracing::warn!("attributes of directory {} may be old: {error}", dir.0);
         }
     }

@@ -9,7 +9,7 @@ use crate::layer::Kind;
 use crate::overlay::copy_up::Need;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::file::Fh;
-use crate::overlay::node::Node;
+use crate::overlay::node::{Node, State};
 use crate::overlay::place::Place;
 use crate::overlay::upper::{Child, Mark, Meta, New};
 use crate::overlay::{Attr, Ino, Overlay, Owners};
@@ -63,6 +63,10 @@ impl Overlay {
     /// Makes a regular file and opens it.
     pub fn create(&self, dir: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<(Attr, Fh)> {
         let (node, fd) = self.make_node(dir, name, New::File, mode, caller)?;
+        self.told_open(node, fd)
+    }
+
+    fn told_open(&self, node: Arc<Node>, fd: OwnedFd) -> Result<(Attr, Fh)> {
         let fh = self.open_new(&node, File::from(fd));
         match self.told(node) {
             Ok(attr) => Ok((attr, fh)),
@@ -71,6 +75,26 @@ impl Overlay {
                 Err(error)
             }
         }
+    }
+
+    /// Makes a regular file without a name (`O_TMPFILE`) and opens it.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if the file system of the upper cannot.
+    pub fn create_nameless(&self, dir: Ino, mode: u32, caller: Caller) -> Result<(Attr, Fh)> {
+        let upper = self.changeable()?;
+        let caller = self.stored_caller(caller)?;
+        let dir = self.upper_dir(&self.dir_place(dir)?)?;
+        let meta = new_meta(&self.shown_stat(&dir)?, false, mode, caller, self.owners());
+        let fd = upper.make_nameless(self.dir_fd(&dir)?.as_fd(), meta, caller.umask)?;
+        let inode = sys::fstat(fd.as_fd())?.ino;
+        let own = self.upper_ino(inode);
+        // A file that is gone may still be known by the number of its inode.
+        let ino = if self.nodes.get(own).is_some() { self.spare_ino() } else { own };
+        let pin = Arc::new(sys::dup(fd.as_fd())?);
+        let state = State { upper: Some(inode), pin: Some(pin), ..State::default() };
+        let node = self.nodes.get_or_make(ino, || Node::new(ino, Kind::Regular, None, state));
+        self.told_open(node, fd)
     }
 
     /// Gives a file another name and returns its attributes. The kernel now knows the inode once
@@ -100,8 +124,10 @@ impl Overlay {
             Child::Whiteout => upper.link_over(file.as_fd(), dir_fd.as_fd(), name)?,
         }
         node.add_name(&dir, name);
+        // It can be found again, if it had no name before.
+        let pin = node.state.lock().pin.take();
         dir.changed();
-        drop(_change);
+        drop((pin, _change));
         self.told(node)
     }
 
@@ -112,7 +138,13 @@ impl Overlay {
         Ok(attr)
     }
 
-    fn make_node(
+    /// Returns who makes a file as its owner is stored.
+    fn stored_caller(&self, caller: Caller) -> Result<Caller> {
+        let (users, groups) = (&self.ids.users, &self.ids.groups);
+        Ok(Caller { uid: users.stored(caller.uid)?, gid: groups.stored(caller.gid)?, ..caller })
+    }
+
+    pub(crate) fn make_node(
         &self,
         dir: Ino,
         name: &OsStr,
@@ -122,11 +154,7 @@ impl Overlay {
     ) -> Result<(Arc<Node>, OwnedFd)> {
         check_name(name)?;
         let upper = self.changeable()?;
-        let caller = Caller {
-            uid: self.ids.users.stored(caller.uid)?,
-            gid: self.ids.groups.stored(caller.gid)?,
-            ..caller
-        };
+        let caller = self.stored_caller(caller)?;
         let place = self.dir_place(dir)?;
         if self.child(&place, name)?.is_some() {
             return Err(Error::Exists);

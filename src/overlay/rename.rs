@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::copy_up::Need;
-use crate::overlay::create::check_name;
+use crate::overlay::create::{Caller, check_name};
 use crate::overlay::error::{Error, Result};
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
@@ -32,6 +32,9 @@ pub enum Rename {
     NoReplace,
     /// It gets the old name.
     Exchange,
+    /// It is replaced, and the old name gets a device 0/0 that belongs to this caller: what an
+    /// overlay that has this mount as its upper takes for a whiteout.
+    Whiteout(Caller),
 }
 
 /// One side of a rename: a name in a directory that is in the upper.
@@ -64,7 +67,7 @@ impl Overlay {
         if target.as_ref().is_some_and(|target| target.ino == node.ino) {
             return Ok(());
         }
-        if let (Some(target), Rename::Replace) = (&target, how) {
+        if let (Some(target), Rename::Replace | Rename::Whiteout(_)) = (&target, how) {
             self.check_replaceable(&node, target)?;
         }
         self.copy_up(&node, Need::Metadata)?;
@@ -78,12 +81,19 @@ impl Overlay {
             (Some(target), Rename::Exchange) => {
                 self.copy_up(&target, Need::Metadata)?;
                 self.name_in_upper(&target, &to.dir, new_name)?;
-                with_both(&node, Some(&target), || self.exchange_locked(&node, &from, &target, &to))
+                with_both(&node, Some(&target), || {
+                    self.exchange_locked(&node, &from, &target, &to)
+                })?;
             }
             (target, _) => with_both(&node, target.as_ref(), || {
                 self.move_locked(&node, &from, target.as_ref(), &to)
-            }),
+            })?,
         }
+        if let Rename::Whiteout(caller) = how {
+            let whiteout = New::Node(Kind::Character, 0);
+            self.make_node(from.dir.ino, name, whiteout, 0, caller)?;
+        }
+        Ok(())
     }
 
     fn side<'a>(&self, dir: &Place, name: &'a OsStr) -> Result<Side<'a>> {

@@ -78,8 +78,7 @@ impl Upper {
         meta: Meta,
         umask: u32,
     ) -> Result<OwnedFd> {
-        // A default ACL takes the place of the umask, and the file system heeds it itself.
-        let mask = if self.default_acl(dir)?.is_some() { Mask::Acl } else { Mask::Bits(umask) };
+        let mask = self.mask(dir, umask)?;
         let meta = mask.apply(meta);
         let fd = self.make_raw(dir, name, new, meta)?;
         if let Err(error) = self.finish(fd.as_fd(), new, meta, mask) {
@@ -116,6 +115,20 @@ impl Upper {
         sys::rename(inside.as_fd(), &name, self.work(), &name, RenameFlags::empty())?;
         sys::remove_dir(self.work(), &nursery)?;
         Ok(Temporary { name: Some(name), fd })
+    }
+
+    /// Makes a regular file without a name, as it would be made in `dir`.
+    pub(crate) fn make_nameless(
+        &self,
+        dir: BorrowedFd<'_>,
+        meta: Meta,
+        umask: u32,
+    ) -> Result<OwnedFd> {
+        let mask = self.mask(dir, umask)?;
+        let meta = mask.apply(meta);
+        let fd = sys::open_tmpfile(dir, self.raw_mode(Kind::Regular, meta))?;
+        self.finish(fd.as_fd(), New::File, meta, mask)?;
+        Ok(fd)
     }
 
     /// Makes a file for a copy from the lower, with exactly this owner and mode. A regular file has
@@ -239,12 +252,7 @@ impl Upper {
         if self.is_kept_as_regular(new, meta) {
             return self.make_marked(dir, name, new);
         }
-        let always = match (self.owners(), kind) {
-            (Owners::Native, _) => 0,
-            (Owners::Mapped, Kind::Directory) => 0o700,
-            (Owners::Mapped, _) => 0o600,
-        };
-        let mode = meta.mode & 0o1777 | always;
+        let mode = self.raw_mode(kind, meta);
         match new {
             New::File => return create_file(dir, name, mode),
             New::Directory => sys::make_dir(dir, name, mode)?,
@@ -256,6 +264,16 @@ impl Upper {
             New::Node(kind, device) => sys::make_node(dir, name, kind.mode() | mode, device)?,
         }
         Ok(sys::open_path(dir, name)?)
+    }
+
+    /// Returns the mode with which a file is made before it gets its own.
+    fn raw_mode(&self, kind: Kind, meta: Meta) -> u32 {
+        let always = match (self.owners(), kind) {
+            (Owners::Native, _) => 0,
+            (Owners::Mapped, Kind::Directory) => 0o700,
+            (Owners::Mapped, _) => 0o600,
+        };
+        meta.mode & 0o1777 | always
     }
 
     /// Makes a regular file that stands for one of another type; what a link holds is its content.
@@ -278,6 +296,12 @@ impl Upper {
             meta.mode = meta.mode & 0o7000 | stat.mode & 0o777;
         }
         self.set_meta(fd, &stat, new.kind(), meta)
+    }
+
+    /// Returns what takes permissions away from a file that is made in `dir`: a default ACL in place
+    /// of the umask, which the file system heeds itself.
+    fn mask(&self, dir: BorrowedFd<'_>, umask: u32) -> Result<Mask> {
+        Ok(if self.default_acl(dir)?.is_some() { Mask::Acl } else { Mask::Bits(umask) })
     }
 
     fn default_acl(&self, dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
