@@ -2,6 +2,7 @@
 
 mod archives;
 mod auth;
+mod browse;
 mod containers;
 mod crash;
 mod memory;

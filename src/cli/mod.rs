@@ -8,16 +8,20 @@
 //! to standard error. A closed pipe is no error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
 
+mod cat;
 mod commit;
 mod create;
 mod diff;
 mod error;
 mod export;
+mod find;
 mod format;
 mod history;
 mod images;
 mod import;
 mod inspect;
+mod listing;
+mod ls;
 mod mount;
 mod output;
 mod overlay;
@@ -28,6 +32,7 @@ mod push;
 mod rm;
 mod rmi;
 mod tag;
+mod tree;
 mod umount;
 
 use std::ffi::OsString;
@@ -81,14 +86,17 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Cat(cat::Arguments),
     Commit(commit::Arguments),
     Create(create::Arguments),
     Diff(diff::Arguments),
     Export(export::Arguments),
+    Find(find::Arguments),
     History(history::Arguments),
     Images(images::Arguments),
     Import(import::Arguments),
     Inspect(inspect::Arguments),
+    Ls(ls::Arguments),
     Mount(mount::Arguments),
     Overlay(overlay::Arguments),
     Ps(ps::Arguments),
@@ -97,6 +105,7 @@ enum Command {
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
     Tag(tag::Arguments),
+    Tree(tree::Arguments),
     Umount(umount::Arguments),
 }
 
@@ -153,14 +162,17 @@ fn words(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Cat(arguments) => cat::run(&arguments, context),
         Command::Commit(arguments) => commit::run(arguments, context),
         Command::Create(arguments) => create::run(arguments, context),
         Command::Diff(arguments) => diff::run(&arguments, context),
         Command::Export(arguments) => export::run(&arguments, context),
+        Command::Find(arguments) => find::run(&arguments, context),
         Command::History(arguments) => history::run(&arguments, context),
         Command::Images(arguments) => images::run(&arguments, context),
         Command::Import(arguments) => import::run(arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
+        Command::Ls(arguments) => ls::run(&arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
         Command::Overlay(arguments) => overlay::run(arguments),
         Command::Ps(arguments) => ps::run(&arguments, context),
@@ -169,6 +181,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),
         Command::Tag(arguments) => tag::run(&arguments, context),
+        Command::Tree(arguments) => tree::run(&arguments, context),
         Command::Umount(arguments) => umount::run(&arguments, context),
     }
 }

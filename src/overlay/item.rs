@@ -67,6 +67,11 @@ impl<'a> Item<'a> {
         Ok(children.into_iter().map(item).collect())
     }
 
+    /// Tells whether a directory has no entries.
+    pub fn is_empty(&self) -> Result<bool> {
+        self.overlay.is_empty(&self.place)
+    }
+
     /// Returns what a symbolic link holds.
     pub fn read_link(&self) -> Result<OsString> {
         self.overlay.read_link_at(&self.place)

@@ -19,6 +19,23 @@ pub enum Error {
     /// No container has this name or id.
     #[error("No such container: {0}")]
     NoContainer(String),
+    /// A tree has nothing at a path.
+    #[error("Could not find the file {path} in {tree}")]
+    NoPath {
+        /// The path.
+        path: String,
+        /// The image or container.
+        tree: String,
+    },
+    /// A directory is where a file was expected.
+    #[error("{0} is a directory; list it with 'strata ls', or copy it with 'strata cp'")]
+    IsADirectory(String),
+    /// Neither a regular file nor a directory.
+    #[error("{0} is not a regular file, so it has no content; see 'strata ls -l'")]
+    NoContent(String),
+    /// Links lead to links without end.
+    #[error("{0} leads through more than 40 symbolic links")]
+    LinkLoop(String),
     /// Neither an image nor a container has this name or id.
     #[error("No such object: {0}")]
     NoObject(String),

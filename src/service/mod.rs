@@ -4,6 +4,7 @@
 //! printed; long work tells its [`Progress`].
 
 mod background;
+mod browse;
 mod commit;
 mod containers;
 mod diff;
@@ -30,8 +31,11 @@ use std::sync::{Arc, OnceLock};
 use crate::registry::Registry;
 use crate::store::Store;
 
+pub use crate::layer::Kind;
 pub use crate::registry::Options as RegistryOptions;
+pub use crate::sys::Time;
 pub use background::{Background, Serving, runs_as_root};
+pub use browse::{TreeFile, TreePath, Walk, glob};
 pub use commit::CommitRequest;
 pub use containers::{ContainerRow, ContainerStatus, CreateRequest};
 pub use diff::{DiffKind, DiffLine};

@@ -12,6 +12,7 @@
 mod dir;
 mod error;
 mod fd;
+mod fnmatch;
 mod fs;
 mod lock;
 mod mount;
@@ -26,6 +27,7 @@ pub use fd::{
     allocate, clone_range, copy_range, dup, open, open_dir_path, open_path, open_tmpfile,
     punch_flags, reopen, seek_data, seek_hole, sync_fs,
 };
+pub use fnmatch::fnmatch;
 pub use fs::{
     RenameFlags, SetTime, Stat, StatFs, chmod, chown, fstat, link, link_fd, make_dir, make_node,
     read_link, read_link_fd, remove_dir, rename, set_times, stat, stat_if_exists, statfs, symlink,

@@ -1,0 +1,267 @@
+//! Looking into an image or a container without mounting it.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::overlay::{Item, Overlay};
+use crate::service::error::{Error, Result, io_error};
+use crate::service::{Kind, Strata};
+use crate::store::Lease;
+use crate::sys::{Time, mode};
+
+/// Most symbolic links on the way to a file, as in the kernel.
+const MAX_LINKS: usize = 40;
+
+/// A place in an image or a container: `debian:12:/etc`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreePath {
+    /// The image or container.
+    pub tree: String,
+    /// From the root; with a leading slash.
+    pub path: Vec<u8>,
+}
+
+impl TreePath {
+    /// Reads `IMAGE[:/PATH]`; without a path it is the root.
+    pub fn parse(text: &OsStr) -> Self {
+        let bytes = text.as_bytes();
+        let end = bytes.windows(2).position(|pair| pair == b":/").unwrap_or(bytes.len());
+        let (tree, path) = bytes.split_at(end);
+        let path = if path.is_empty() { b"/".to_vec() } else { path[1..].to_vec() };
+        Self { tree: String::from_utf8_lossy(tree).into_owned(), path }
+    }
+}
+
+impl std::fmt::Display for TreePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.tree, String::from_utf8_lossy(&self.path))
+    }
+}
+
+/// A file of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeFile {
+    /// As it was asked for, and the names below that.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: Kind,
+    /// The bits that chmod can change.
+    pub permissions: u32,
+    /// Number of names; of a directory 2 and its subdirectories.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Number of a device: major and minor.
+    pub device: (u32, u32),
+    /// Last change of the content.
+    pub modified: Time,
+    /// What a symbolic link holds.
+    pub target: Option<Vec<u8>>,
+    /// It is a directory with nothing in it.
+    pub is_empty: bool,
+}
+
+impl TreeFile {
+    fn new(path: Vec<u8>, item: &Item<'_>) -> Result<Self> {
+        let attr = item.attr()?;
+        let target = match attr.kind() {
+            Kind::Symlink => Some(item.read_link()?.as_bytes().to_vec()),
+            _ => None,
+        };
+        Ok(Self {
+            path,
+            kind: attr.kind(),
+            permissions: attr.mode & mode::PERMISSIONS,
+            links: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            size: attr.size,
+            device: crate::sys::split_device(attr.rdev),
+            modified: attr.mtime,
+            target,
+            is_empty: attr.kind() == Kind::Directory && item.is_empty()?,
+        })
+    }
+
+    /// Returns the last part of the path.
+    pub fn name(&self) -> &[u8] {
+        let end = self.path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+        let whole = &self.path[..end];
+        let start = whole.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        &whole[start..]
+    }
+}
+
+/// Tells whether a name fits a pattern of the shell: `*`, `?` and `[a-z]`, as find(1) takes them.
+pub fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    crate::sys::fnmatch(pattern, name)
+}
+
+/// Whether to go into a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walk {
+    /// Into it.
+    Into,
+    /// Past it.
+    Past,
+}
+
+/// A tree that is kept while it is looked at.
+pub(crate) struct Tree {
+    pub(crate) overlay: Overlay,
+    name: String,
+    _lease: Lease,
+}
+
+impl Strata {
+    /// Opens what a container, or else an image, shows.
+    pub(crate) fn open_tree(&self, name: &str) -> Result<Tree> {
+        let (overlay, lease) = match self.find_container(name) {
+            Ok(container) => {
+                let (image, lease) = self.lease_base(&container)?;
+                (self.inspect_container(&container, &image)?, lease)
+            }
+            Err(Error::NoContainer(_)) => {
+                let (image, _, lease) = self.lease_image(name).map_err(|error| match error {
+                    Error::NoImage(_) => Error::NoObject(name.to_owned()),
+                    other => other,
+                })?;
+                (self.read_only(&image)?, lease)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Tree { overlay, name: name.to_owned(), _lease: lease })
+    }
+
+    /// Returns what a directory holds, sorted by name; of another file, the file itself.
+    pub fn list_tree(&self, at: &TreePath) -> Result<Vec<TreeFile>> {
+        let tree = self.open_tree(&at.tree)?;
+        let item = tree.find(&at.path, Last::Followed)?;
+        if item.attr()?.kind() != Kind::Directory {
+            return Ok(vec![TreeFile::new(at.path.clone(), &tree.find(&at.path, Last::Itself)?)?]);
+        }
+        let children = item.children()?;
+        children.iter().map(|(name, child)| TreeFile::new(join(&at.path, name), child)).collect()
+    }
+
+    /// Shows a file and all below it to `visit`, with how deep below it is; a directory before what
+    /// is in it, names sorted.
+    pub fn walk_tree<E: From<Error>>(
+        &self,
+        at: &TreePath,
+        visit: &mut dyn FnMut(usize, &TreeFile) -> std::result::Result<Walk, E>,
+    ) -> std::result::Result<(), E> {
+        let tree = self.open_tree(&at.tree)?;
+        let root = tree.find(&at.path, Last::Followed)?;
+        let mut pending = vec![(0, at.path.clone(), root)];
+        while let Some((depth, path, item)) = pending.pop() {
+            let file = TreeFile::new(path, &item)?;
+            let walk = visit(depth, &file)?;
+            if file.kind == Kind::Directory && walk == Walk::Into {
+                let children = item.children().map_err(Error::from)?;
+                let below = children
+                    .into_iter()
+                    .rev()
+                    .map(|(name, child)| (depth + 1, join(&file.path, &name), child));
+                pending.extend(below);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the content of a regular file.
+    pub fn read_file(&self, at: &TreePath, out: &mut dyn Write) -> Result<()> {
+        let tree = self.open_tree(&at.tree)?;
+        let item = tree.find(&at.path, Last::Followed)?;
+        match item.attr()?.kind() {
+            Kind::Regular => {}
+            Kind::Directory => return Err(Error::IsADirectory(at.to_string())),
+            _ => return Err(Error::NoContent(at.to_string())),
+        }
+        io::copy(&mut item.open()?, out).map_err(io_error("copy", at.to_string()))?;
+        out.flush().map_err(io_error("write", "standard output"))
+    }
+}
+
+/// What becomes of a symbolic link at the end of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Last {
+    Followed,
+    Itself,
+}
+
+impl Tree {
+    /// Returns the file at a path. No link leads out of the tree.
+    pub(crate) fn find(&self, path: &[u8], last: Last) -> Result<Item<'_>> {
+        let missing = || Error::NoPath {
+            path: String::from_utf8_lossy(path).into_owned(),
+            tree: self.name.clone(),
+        };
+        // The directories above, which `..` goes back to.
+        let mut above = vec![self.overlay.root()];
+        let mut names: Vec<Vec<u8>> = reversed(path);
+        let mut links = 0;
+        while let Some(name) = names.pop() {
+            if name == b".." {
+                if above.len() > 1 {
+                    above.pop();
+                }
+                continue;
+            }
+            let Some(at) = above.last() else { return Err(missing()) };
+            if at.attr()?.kind() != Kind::Directory {
+                return Err(missing());
+            }
+            let child = at.child(OsStr::from_bytes(&name))?.ok_or_else(missing)?;
+            let is_link = child.attr()?.kind() == Kind::Symlink;
+            if is_link && (last == Last::Followed || !names.is_empty()) {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Error::LinkLoop(String::from_utf8_lossy(path).into_owned()));
+                }
+                let target = child.read_link()?;
+                if target.as_bytes().starts_with(b"/") {
+                    above.truncate(1);
+                }
+                names.extend(reversed(target.as_bytes()));
+                continue;
+            }
+            above.push(child);
+        }
+        above.pop().ok_or_else(missing)
+    }
+}
+
+/// Returns the names of a path, the last first.
+fn reversed(path: &[u8]) -> Vec<Vec<u8>> {
+    let names = path.split(|byte| *byte == b'/').rev();
+    names.filter(|name| !name.is_empty() && *name != b".").map(<[u8]>::to_vec).collect()
+}
+
+fn join(dir: &[u8], name: &OsStr) -> Vec<u8> {
+    let slash: &[u8] = if dir.ends_with(b"/") { b"" } else { b"/" };
+    [dir, slash, name.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_begins_at_the_first_colon_before_a_slash() {
+        for (text, tree, path) in [
+            ("debian:12", "debian:12", "/"),
+            ("debian:12:/etc", "debian:12", "/etc"),
+            ("localhost:5000/a/b:1:/x:/y", "localhost:5000/a/b:1", "/x:/y"),
+            ("work:/", "work", "/"),
+        ] {
+            let found = TreePath::parse(text.as_ref());
+            assert_eq!((found.tree.as_str(), found.path.as_slice()), (tree, path.as_bytes()));
+        }
+    }
+}
