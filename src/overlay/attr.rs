@@ -283,7 +283,7 @@ impl Overlay {
                 },
             };
             let below = match self.lower.lookup(lower, entry.name)? {
-                Some(id) => Kind::of(self.lower.attr(id)?.mode) == Kind::Directory,
+                Some(id) => self.lower.kind(id)? == Kind::Directory,
                 None => false,
             };
             more += i64::from(is_dir) - i64::from(below);

@@ -174,7 +174,7 @@ impl Overlay {
             },
         };
         let Some(id) = found else { return Ok(None) };
-        let is_dir = Kind::of(self.lower.attr(id)?.mode) == Kind::Directory;
+        let is_dir = self.lower.kind(id)? == Kind::Directory;
         Ok(is_dir.then_some(id))
     }
 

@@ -229,6 +229,17 @@ impl Lower for DirsLower {
         false
     }
 
+    fn kind(&self, id: LowerId) -> Result<Kind> {
+        match self.table.at(id)? {
+            At::Dir(_) => Ok(Kind::Directory),
+            // A mark may say that it stands for something else.
+            At::File { kind: Kind::Regular, .. } if self.override_stat => {
+                Ok(Kind::of(self.attr(id)?.mode))
+            }
+            At::File { kind, .. } => Ok(kind),
+        }
+    }
+
     fn attr(&self, id: LowerId) -> Result<LowerAttr> {
         let (layer, path) = self.location(id)?;
         let stat = self.shown(layer, &path)?;
@@ -256,7 +267,8 @@ impl Lower for DirsLower {
             Found::Nothing => Ok(None),
             Found::File { layer, stat, data } => {
                 let id = self.number(&stat);
-                self.table.add(id, dir, name, At::File { layer, has_links: stat.nlink > 1, data });
+                let (kind, has_links) = (Kind::of(stat.mode), stat.nlink > 1);
+                self.table.add(id, dir, name, At::File { layer, kind, has_links, data });
                 Ok(Some(id))
             }
             Found::Dir(parts) => {

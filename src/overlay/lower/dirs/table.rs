@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::LowerId;
 use crate::overlay::lower::dirs::merge::Part;
@@ -22,6 +23,8 @@ pub(super) enum At {
     File {
         /// The layer.
         layer: u16,
+        /// What it is on the disk.
+        kind: Kind,
         /// It has other names.
         has_links: bool,
         /// Where its content is, if another layer has that (`metacopy`).
