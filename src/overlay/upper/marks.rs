@@ -89,7 +89,6 @@ pub(crate) struct Marks {
     pub(crate) redirect: Option<OsString>,
     pub(crate) metacopy: bool,
     pub(crate) impure: bool,
-    pub(crate) whiteout: bool,
     pub(crate) origin: Option<u64>,
     pub(crate) redirects: bool,
     /// It stands for the device 0/0.
@@ -141,7 +140,6 @@ impl Namespace {
                 "redirect" => marks.redirect = Some(OsString::from_vec(value)),
                 "metacopy" => marks.metacopy = true,
                 "impure" => marks.impure = true,
-                "whiteout" => marks.whiteout = true,
                 "strata.origin" => marks.origin = parse_decimal(&value),
                 "strata.redirects" => marks.redirects = true,
                 "strata.device" => marks.device = true,
@@ -151,6 +149,23 @@ impl Namespace {
             }
         }
         Ok(marks)
+    }
+
+    /// Tells whether a file stands for one that is gone: a device 0/0 does, and in a directory that says
+    /// so an empty file with a mark.
+    pub(crate) fn is_whiteout(
+        self,
+        stat: &Stat,
+        xattr_whiteouts: bool,
+        target: XattrTarget<'_>,
+    ) -> Result<bool> {
+        if stat.is_whiteout_device() {
+            return Ok(true);
+        }
+        if !xattr_whiteouts || !stat.is_regular() || stat.size > 0 {
+            return Ok(false);
+        }
+        Ok(sys::xattr_if_set(target, &self.name(Mark::Whiteout))?.is_some())
     }
 
     /// Reads the marks of a file of a lower directory, which any driver may have written.

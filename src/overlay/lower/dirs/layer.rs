@@ -103,7 +103,7 @@ impl Layer {
     }
 
     /// Calls `with` on what the attributes of a file can be read from.
-    fn with_target<T>(
+    pub(super) fn with_target<T>(
         &self,
         path: &OsStr,
         with: impl FnOnce(XattrTarget<'_>) -> Result<T>,

@@ -85,14 +85,7 @@ impl DirsLower {
                 _ => {
                     let path = join(&part.path, entry.name);
                     let Some(stat) = layer.stat_if_exists(&path)? else { continue };
-                    if stat.is_whiteout_device() {
-                        continue;
-                    }
-                    if part.xattr_whiteouts
-                        && stat.is_regular()
-                        && stat.size == 0
-                        && layer.marks(&path, self.namespace)?.whiteout
-                    {
+                    if self.is_whiteout(part, &path, &stat)? {
                         continue;
                     }
                     (Kind::of(stat.mode), self.number(&stat))

@@ -210,21 +210,22 @@ impl DirsLower {
         let layer = self.layer(part.layer)?;
         let path = join(&part.path, name);
         let Some(stat) = layer.stat_if_exists(&path)? else { return Ok(otherwise) };
-        if stat.is_whiteout_device() {
-            return Ok(Seen::Whiteout);
-        }
         if stat.is_dir() {
             let mut below = self.part(part.layer, &path)?;
             below.is_opaque |= matches!(otherwise, Seen::Whiteout);
             return Ok(Seen::Dir(below));
         }
-        if part.xattr_whiteouts && stat.is_regular() && stat.size == 0 {
-            let marks = layer.marks(&path, self.namespace)?;
-            if marks.whiteout {
-                return Ok(Seen::Whiteout);
-            }
+        if self.is_whiteout(part, &path, &stat)? {
+            return Ok(Seen::Whiteout);
         }
         Ok(Seen::File(path, stat))
+    }
+
+    /// Tells whether a file in a part of a directory stands for one that is gone.
+    pub(super) fn is_whiteout(&self, part: &Part, path: &OsStr, stat: &Stat) -> Result<bool> {
+        self.layer(part.layer)?.with_target(path, |target| {
+            self.namespace.is_whiteout(stat, part.xattr_whiteouts, target)
+        })
     }
 
     /// Tells whether files of a directory are whiteouts by their names. The directory is read once
