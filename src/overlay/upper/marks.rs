@@ -124,8 +124,12 @@ impl Namespace {
 
     /// Reads all marks of a file.
     pub(crate) fn read(self, target: XattrTarget<'_>) -> Result<Marks> {
+        self.read_named(target, &sys::list_xattr(target)?)
+    }
+
+    fn read_named(self, target: XattrTarget<'_>, names: &[OsString]) -> Result<Marks> {
         let mut marks = Marks::default();
-        for name in sys::list_xattr(target)? {
+        for name in names {
             let Some(name) = name.to_str() else { continue };
             let suffix = name.strip_prefix(self.prefix()).unwrap_or("");
             if suffix.is_empty() && name != OVERRIDE_STAT {
@@ -170,10 +174,11 @@ impl Namespace {
 
     /// Reads the marks of a file of a lower directory, which any driver may have written.
     pub(crate) fn read_lower(self, target: XattrTarget<'_>) -> Result<Marks> {
-        let mut marks = self.read(target)?;
-        for name in sys::list_xattr(target)? {
-            if !marks.opaque && OPAQUE_ELSEWHERE.iter().any(|other| *other == name) {
-                let value = sys::xattr_if_set(target, &name)?;
+        let names = sys::list_xattr(target)?;
+        let mut marks = self.read_named(target, &names)?;
+        for name in names.iter().filter(|name| OPAQUE_ELSEWHERE.iter().any(|other| other == name)) {
+            if !marks.opaque {
+                let value = sys::xattr_if_set(target, name)?;
                 marks.opaque = value.is_some_and(|value| value.starts_with(b"y"));
             }
         }

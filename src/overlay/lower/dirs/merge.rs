@@ -170,10 +170,9 @@ impl DirsLower {
         Ok(None)
     }
 
-    /// Returns the directory at a path of a layer.
-    pub(super) fn part(&self, number: u16, path: &OsStr) -> Result<Part> {
+    /// Returns the directory at a path of a layer, which has these attributes.
+    pub(super) fn part(&self, number: u16, path: &OsStr, stat: &Stat) -> Result<Part> {
         let layer = self.layer(number)?;
-        let stat = layer.stat(path)?;
         let marks = layer.dir_marks(path, self.namespace)?;
         let is_opaque =
             marks.opaque || layer.stat_if_exists(&join(path, DOT_OPAQUE.as_ref()))?.is_some();
@@ -211,7 +210,7 @@ impl DirsLower {
         let path = join(&part.path, name);
         let Some(stat) = layer.stat_if_exists(&path)? else { return Ok(otherwise) };
         if stat.is_dir() {
-            let mut below = self.part(part.layer, &path)?;
+            let mut below = self.part(part.layer, &path, &stat)?;
             below.is_opaque |= matches!(otherwise, Seen::Whiteout);
             return Ok(Seen::Dir(below));
         }

@@ -121,7 +121,8 @@ impl DirsLower {
             }
             let number = u16::try_from(number)
                 .map_err(|_| Error::Setup("there are more than 65,535 layers".to_owned()))?;
-            roots.push(self.part(number, OsStr::new(""))?);
+            let path = OsStr::new("");
+            roots.push(self.part(number, path, &layer.stat(path)?)?);
         }
         Ok(roots)
     }
