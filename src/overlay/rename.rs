@@ -18,7 +18,7 @@ use crate::overlay::node::Node;
 use crate::overlay::place::Place;
 use crate::overlay::upper::{Child, Mark, Meta, New, Upper};
 use crate::overlay::{Ino, Overlay};
-use crate::sys::{self, Errno, RenameFlags, XattrTarget, mode};
+use crate::sys::{self, Errno, RenameFlags, XattrTarget};
 
 /// Longest path that a mark can hold on every file system.
 const REDIRECT_MAX: usize = 3000;
@@ -280,8 +280,7 @@ impl Overlay {
     /// whiteouts. To the union nothing changes by it.
     fn empty_upper_dir(&self, upper: &Upper, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let stat = sys::stat(dir, name)?;
-        let meta = Meta { uid: stat.uid, gid: stat.gid, mode: stat.mode & mode::PERMISSIONS };
-        let empty = upper.make_copy(New::Directory, meta)?;
+        let empty = upper.make_copy(New::Directory, Meta::from(&stat))?;
         upper.namespace().set(XattrTarget::Fd(empty.fd.as_fd()), Mark::Opaque, b"y")?;
         upper.exchange(&empty, dir, name)
     }

@@ -19,6 +19,12 @@ pub(crate) struct Meta {
     pub(crate) mode: u32,
 }
 
+impl From<&Stat> for Meta {
+    fn from(stat: &Stat) -> Self {
+        Self { uid: stat.uid, gid: stat.gid, mode: stat.mode & mode::PERMISSIONS }
+    }
+}
+
 /// Permissions that a mapped file or directory always has for its real owner, who serves it.
 const MAPPED_FILE: u32 = 0o600;
 const MAPPED_DIR: u32 = 0o700;
