@@ -56,19 +56,10 @@ impl Overlay {
                 false => self.upper_dir(&Place::Node(Arc::clone(node))).map(drop),
             };
         }
-        let enough = {
-            let state = node.state.lock();
-            state.upper.is_some() && (need == Need::Metadata || !state.content_in_lower)
-        };
-        if enough && need == Need::Metadata {
+        if need == Need::Metadata && node.is_in_upper() {
             return Ok(());
         }
         let _change = node.change.lock();
-        self.copy_up_locked(node, need)
-    }
-
-    /// Like [`Overlay::copy_up`], for a caller who has locked `node.change`.
-    pub(crate) fn copy_up_locked(&self, node: &Arc<Node>, need: Need) -> Result<()> {
         let (in_upper, content_in_lower) = {
             let state = node.state.lock();
             (state.upper.is_some(), state.content_in_lower)
