@@ -77,10 +77,7 @@ impl Overlay {
     fn merged_changes(&self, dir: &Arc<Node>, path: &[u8]) -> Result<Vec<(Change<'_>, Descend)>> {
         let mut changes = Vec::new();
         for name in self.sorted_upper_names(dir)? {
-            let below = match dir.lower {
-                Some(lower) => self.lower.lookup(lower, &name)?,
-                None => None,
-            };
+            let below = self.lower_lookup(dir.lower, &name)?;
             let path = join(path, &name);
             match self.upper_child(dir, &name)? {
                 // It was removed meanwhile, or hides nothing.
@@ -159,15 +156,10 @@ impl Overlay {
 
     /// Returns the names that the lower has in a directory that the union shows nothing of, sorted.
     pub fn hidden_by(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let mut at = self.lower.root();
-        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            match self.lower.lookup(at, OsStr::from_bytes(name))? {
-                Some(id) => at = id,
-                None => return Ok(Vec::new()),
-            }
-        }
+        let dir = self.lower_at(Some(self.lower.root()), OsStr::from_bytes(path))?;
+        let Some(dir) = dir else { return Ok(Vec::new()) };
         let mut names = Vec::new();
-        self.lower.entries(at, 0, &mut |entry| {
+        self.lower.entries(dir, 0, &mut |entry| {
             names.push(entry.name.as_bytes().to_vec());
             std::ops::ControlFlow::Continue(())
         })?;

@@ -241,11 +241,7 @@ impl Overlay {
                     continue;
                 }
                 let node = self.node_in_upper(&dir, &name, stat)?;
-                let beside = match dir.lower {
-                    Some(lower) => self.lower.lookup(lower, &name)?,
-                    None => None,
-                };
-                if node.lower.is_some() && node.lower != beside {
+                if node.lower.is_some() && node.lower != self.lower_lookup(dir.lower, &name)? {
                     self.redirected.lock().insert(node.ino, Arc::clone(&node));
                     if let Some(id) = node.lower {
                         self.lower.keep(id);
