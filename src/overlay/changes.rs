@@ -114,7 +114,7 @@ impl Overlay {
         let kind = match below {
             None => ChangeKind::Added(item),
             Some(id) => {
-                let lower = self.lower_item(id)?;
+                let lower = self.lower.attr(id)?;
                 let was_dir = Kind::of(lower.mode) == Kind::Directory;
                 let unchanged = merged && self.is_unchanged(&item, id)?;
                 let opaque = is_dir && was_dir && !merged;

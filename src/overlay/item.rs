@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::lower::{LowerAttr, LowerFile, LowerId};
+use crate::overlay::lower::LowerFile;
 use crate::overlay::place::Place;
 use crate::overlay::{Attr, Ino, Overlay};
 use crate::sys;
@@ -35,11 +35,6 @@ impl Overlay {
 
     pub(crate) const fn item(&self, place: Place) -> Item<'_> {
         Item { overlay: self, place }
-    }
-
-    /// Returns the attributes of a lower file.
-    pub(crate) fn lower_item(&self, id: LowerId) -> Result<LowerAttr> {
-        self.lower.attr(id)
     }
 }
 
@@ -86,16 +81,7 @@ impl<'a> Item<'a> {
         }
         let content = match &self.place {
             Place::Lower(id) => self.overlay.lower.open(*id)?,
-            Place::Node(node) => {
-                let (in_upper, stays) = {
-                    let state = node.state.lock();
-                    (state.upper.is_some(), state.content_in_lower)
-                };
-                match node.lower {
-                    Some(id) if !in_upper || stays => self.overlay.lower.open(id)?,
-                    _ => LowerFile::File(Arc::new(self.overlay.open_upper(node)?)),
-                }
-            }
+            Place::Node(node) => self.overlay.open_content(node)?.for_reading(),
         };
         Ok(ItemReader { content, offset: 0 })
     }

@@ -214,21 +214,23 @@ impl Overlay {
 
     /// Remembers a directory that is not where the lower has it, for this mount and for later ones.
     fn keep_redirected(&self, node: &Arc<Node>) -> Result<()> {
-        let first = {
-            let mut redirected = self.redirected.lock();
-            if redirected.insert(node.ino, Arc::clone(node)).is_none()
-                && let Some(id) = node.lower
-            {
-                self.lower.keep(id);
-            }
-            redirected.len() == 1
-        };
-        if first {
+        if self.note_redirected(node) == 1 {
             let upper = self.changeable()?;
             let root = upper.root();
             upper.namespace().set(XattrTarget::Fd(root.as_fd()), Mark::Redirects, b"y")?;
         }
         Ok(())
+    }
+
+    /// Remembers such a directory for this mount; tells how many there are.
+    fn note_redirected(&self, node: &Arc<Node>) -> usize {
+        let mut redirected = self.redirected.lock();
+        if redirected.insert(node.ino, Arc::clone(node)).is_none()
+            && let Some(id) = node.lower
+        {
+            self.lower.keep(id);
+        }
+        redirected.len()
     }
 
     /// Finds the directories that earlier mounts have moved.
@@ -242,10 +244,7 @@ impl Overlay {
                 }
                 let node = self.node_in_upper(&dir, &name, stat)?;
                 if node.lower.is_some() && node.lower != self.lower_lookup(dir.lower, &name)? {
-                    self.redirected.lock().insert(node.ino, Arc::clone(&node));
-                    if let Some(id) = node.lower {
-                        self.lower.keep(id);
-                    }
+                    self.note_redirected(&node);
                 }
                 pending.push(node);
             }

@@ -79,7 +79,7 @@ impl DirsLower {
                 Some(_) => true,
             };
             let (kind, id) = match kind {
-                Some(kind) if sure && self.tells_inodes(part) => {
+                Some(kind) if sure && layer.tells_inodes() => {
                     (kind, self.number_of(part.device, entry.ino))
                 }
                 _ => {
@@ -95,10 +95,5 @@ impl DirsLower {
         }
         seen.extend(hidden);
         Ok(())
-    }
-
-    /// Tells whether the file system of a part gives in a listing the numbers that stat(2) gives.
-    fn tells_inodes(&self, part: &Part) -> bool {
-        self.layer(part.layer).is_ok_and(|layer| layer.tells_inodes())
     }
 }
