@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use crate::layer::Kind;
+use crate::layer::{Kind, join_path};
 use crate::overlay::Overlay;
 use crate::overlay::error::Result;
 use crate::overlay::item::Item;
@@ -78,7 +78,7 @@ impl Overlay {
         let mut changes = Vec::new();
         for name in self.sorted_upper_names(dir)? {
             let below = self.lower_lookup(dir.lower, &name)?;
-            let path = join(path, &name);
+            let path = join_path(path, name.as_bytes());
             match self.upper_child(dir, &name)? {
                 // It was removed meanwhile, or hides nothing.
                 Child::Nothing => {}
@@ -149,7 +149,7 @@ impl Overlay {
                 _ => Descend::No,
             };
             let kind = ChangeKind::Added(self.item(child));
-            changes.push((Change { path: join(path, &name), kind }, descend));
+            changes.push((Change { path: join_path(path, name.as_bytes()), kind }, descend));
         }
         Ok(changes)
     }
@@ -176,13 +176,4 @@ enum Descend {
     Merged(Arc<Node>),
     /// All that a directory shows.
     Whole(Place),
-}
-
-fn join(path: &[u8], name: &OsStr) -> Vec<u8> {
-    let mut joined = path.to_vec();
-    if !joined.is_empty() {
-        joined.push(b'/');
-    }
-    joined.extend_from_slice(name.as_bytes());
-    joined
 }

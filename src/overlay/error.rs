@@ -31,9 +31,6 @@ pub enum Error {
     /// The extended attribute is not set.
     #[error("the extended attribute is not set")]
     NoXattr,
-    /// The buffer is too small for the answer.
-    #[error("the answer is longer than the buffer")]
-    TooSmall,
     /// The inode or handle is not known, or not any more.
     #[error("inode {0} is not known")]
     Stale(u64),
@@ -80,7 +77,6 @@ impl Error {
             Self::NotEmpty => Errno::ENOTEMPTY,
             Self::ReadOnly => Errno::EROFS,
             Self::NoXattr => Errno::ENODATA,
-            Self::TooSmall => Errno::ERANGE,
             Self::Stale(_) => Errno::ESTALE,
             Self::BadHandle => Errno::EBADF,
             Self::Invalid(_) => Errno::EINVAL,
@@ -108,7 +104,6 @@ impl Error {
             | Self::NotEmpty
             | Self::ReadOnly
             | Self::NoXattr
-            | Self::TooSmall
             | Self::Stale(_)
             | Self::BadHandle
             | Self::Invalid(_)

@@ -1,8 +1,9 @@
 //! Looking at the union from inside the program: for exporting, comparing and committing.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
@@ -39,20 +40,14 @@ impl Overlay {
 }
 
 impl<'a> Item<'a> {
-    /// Returns the number of the inode.
-    pub fn ino(&self) -> Ino {
-        self.overlay.ino(&self.place)
+    /// Returns what it is; cheaper than the attributes.
+    pub fn kind(&self) -> Result<Kind> {
+        self.overlay.kind(&self.place)
     }
 
     /// Returns the attributes.
     pub fn attr(&self) -> Result<Attr> {
         self.overlay.attr_of(&self.place)
-    }
-
-    /// Returns what a directory has under a name.
-    pub fn child(&self, name: &OsStr) -> Result<Option<Self>> {
-        let child = self.overlay.child(&self.place, name)?;
-        Ok(child.map(|place| Self { overlay: self.overlay, place }))
     }
 
     /// Returns the entries of a directory, sorted by name.
@@ -76,7 +71,7 @@ impl<'a> Item<'a> {
 
     /// Opens the content of a regular file.
     pub fn open(&self) -> Result<ItemReader> {
-        if self.overlay.kind(&self.place)? != Kind::Regular {
+        if self.kind()? != Kind::Regular {
             return Err(Error::Invalid("only regular files have contents"));
         }
         let content = match &self.place {
@@ -120,7 +115,6 @@ impl Overlay {
             let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
             return self.lower.read_link(id);
         }
-        use std::os::fd::AsFd;
         let (fd, stat) = self.open_node(node)?;
         if Kind::of(stat.mode) == Kind::Symlink {
             return Ok(sys::read_link_fd(fd.as_fd())?);

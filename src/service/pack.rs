@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::layer::{Kind, TarMeta, TarWriter, whiteout};
+use crate::layer::{Kind, TarMeta, TarWriter, join_path, whiteout};
 use crate::overlay::{Attr, Change, ChangeKind, Ino, Item, Overlay};
 use crate::service::error::{Error, Result, io_error};
 use crate::sys::{Time, mode};
@@ -48,12 +48,10 @@ impl<'a, W: Write> Packer<'a, W> {
         let mut pending = vec![(Vec::new(), overlay.root())];
         while let Some((path, item)) = pending.pop() {
             self.item(path.clone(), &item)?;
-            if item.attr()?.kind() == Kind::Directory {
-                let children = item.children()?;
-                pending.extend(children.into_iter().rev().map(|(name, child)| {
-                    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                    ([&path, slash, name.as_bytes()].concat(), child)
-                }));
+            if item.kind()? == Kind::Directory {
+                for (name, child) in item.children()?.into_iter().rev() {
+                    pending.push((join_path(&path, name.as_bytes()), child));
+                }
             }
         }
         Ok(())

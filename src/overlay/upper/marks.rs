@@ -3,8 +3,8 @@
 //! Kernel documentation, `filesystems/overlayfs.rst`: `opaque`, `redirect`, `metacopy`, `impure`
 //! and `whiteout`, below `trusted.overlay.` or, without privilege, `user.overlay.`. Ours are
 //! `strata.origin`: the lower file that an upper one was copied from, which gives it its inode
-//! number, `strata.redirects`, `strata.device` and `strata.links`; the kernel ignores them. A program that sets an attribute of these names gets it escaped,
-//! as `overlay.overlay.`.
+//! number, `strata.redirects`, `strata.device` and `strata.links`; the kernel ignores them. A program
+//! that sets an attribute of these names gets it escaped, as `overlay.overlay.`.
 //!
 //! Without privilege the owner, mode and type that the file cannot have are kept as
 //! `user.containers.override_stat`, the form that podman's tools share, and attributes outside of

@@ -1,7 +1,7 @@
 //! What is known of the files of a stack: where each was found.
 //!
-//! An entry stays while it is kept, because the kernel knows the file, or something below it is. One that was only passed by
-//! is dropped when the table has doubled twice since.
+//! An entry stays while it is kept, because the kernel knows the file, or something below it is. One
+//! that was only passed by is dropped when the table has doubled twice since.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
