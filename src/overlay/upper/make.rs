@@ -97,15 +97,12 @@ impl Upper {
         meta: Meta,
         umask: u32,
     ) -> Result<Temporary> {
-        let name = self.temporary_name();
         let Some(acl) = self.default_acl(dir)? else {
             let mask = Mask::Bits(umask);
-            let meta = mask.apply(meta);
-            let fd = self.make_raw(self.work(), &name, new, meta)?;
-            self.finish(fd.as_fd(), new, meta, mask)?;
-            return Ok(Temporary { name: Some(name), fd });
+            return self.make_temporary(new, mask.apply(meta), mask);
         };
         // The file system hands the default ACL down, so the file is made where there is one.
+        let name = self.temporary_name();
         let nursery = self.temporary_name();
         sys::make_dir(self.work(), &nursery, 0o700)?;
         let target = XattrTarget::At(self.work(), &nursery);
@@ -127,9 +124,14 @@ impl Upper {
             self.finish(fd.as_fd(), new, meta, Mask::Bits(0))?;
             return Ok(Temporary { name: None, fd });
         }
+        self.make_temporary(new, meta, Mask::Bits(0))
+    }
+
+    /// Makes a file in the work directory.
+    fn make_temporary(&self, new: New<'_>, meta: Meta, mask: Mask) -> Result<Temporary> {
         let name = self.temporary_name();
         let fd = self.make_raw(self.work(), &name, new, meta)?;
-        self.finish(fd.as_fd(), new, meta, Mask::Bits(0))?;
+        self.finish(fd.as_fd(), new, meta, mask)?;
         Ok(Temporary { name: Some(name), fd })
     }
 
@@ -239,12 +241,7 @@ impl Upper {
         if self.is_kept_as_regular(new, meta) {
             return self.make_marked(dir, name, new);
         }
-        let always = match (self.owners(), kind) {
-            (Owners::Native, _) => 0,
-            (Owners::Mapped, Kind::Directory) => 0o700,
-            (Owners::Mapped, _) => 0o600,
-        };
-        let mode = meta.mode & 0o1777 | always;
+        let mode = meta.mode & 0o1777 | self.always(kind);
         match new {
             New::File => return create_file(dir, name, mode),
             New::Directory => sys::make_dir(dir, name, mode)?,
