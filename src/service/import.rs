@@ -160,16 +160,12 @@ impl<W: Write> DirectoryPacker<'_, W> {
             nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
         };
         let mut meta = TarMeta {
-            path,
-            kind,
-            mode: metadata.mode() & mode::PERMISSIONS,
             uid: metadata.uid(),
             gid: metadata.gid(),
             mtime: self.latest.map_or(mtime, |latest| mtime.min(latest)),
             device: metadata.rdev(),
-            target: Vec::new(),
-            xattrs: std::collections::BTreeMap::new(),
             size: if kind == Kind::Regular { metadata.size() } else { 0 },
+            ..TarMeta::new(path, kind, metadata.mode() & mode::PERMISSIONS)
         };
         if kind != Kind::Directory && metadata.nlink() > 1 {
             let inode = (metadata.dev(), metadata.ino());

@@ -133,16 +133,12 @@ impl<'a, W: Write> Packer<'a, W> {
 
     fn meta(&self, path: Vec<u8>, attr: &Attr) -> TarMeta {
         TarMeta {
-            path,
-            kind: attr.kind(),
-            mode: attr.mode & mode::PERMISSIONS,
             uid: attr.uid,
             gid: attr.gid,
             mtime: self.latest.map_or(attr.mtime, |latest| attr.mtime.min(latest)),
             device: attr.rdev,
-            target: Vec::new(),
-            xattrs: BTreeMap::new(),
             size: if attr.kind() == Kind::Regular { attr.size } else { 0 },
+            ..TarMeta::new(path, attr.kind(), attr.mode & mode::PERMISSIONS)
         }
     }
 }
