@@ -95,12 +95,8 @@ impl<'a, W: Write> Packer<'a, W> {
     }
 
     fn item(&mut self, path: Vec<u8>, item: &Item<'_>) -> Result<()> {
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        if self.target == Target::Layer && whiteout::is_reserved(name) {
-            return Err(Error::CannotPack {
-                path: String::from_utf8_lossy(&path).into_owned(),
-                reason: "names that begin with .wh. stand for deleted files in a layer; rename it",
-            });
+        if self.target == Target::Layer {
+            check_for_layer(&path, &String::from_utf8_lossy(&path))?;
         }
         let attr = item.attr()?;
         if attr.kind() == Kind::Socket {
@@ -141,6 +137,18 @@ impl<'a, W: Write> Packer<'a, W> {
             ..TarMeta::new(path, attr.kind(), attr.mode & mode::PERMISSIONS)
         }
     }
+}
+
+/// Checks that a layer can hold a file of this path, which a person knows as `shown`.
+pub(crate) fn check_for_layer(path: &[u8], shown: &str) -> Result<()> {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    if !whiteout::is_reserved(name) {
+        return Ok(());
+    }
+    Err(Error::CannotPack {
+        path: shown.to_owned(),
+        reason: "names that begin with .wh. stand for deleted files in a layer; rename it",
+    })
 }
 
 fn xattrs(item: &Item<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
