@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![allow(missing_docs, reason = "the macros of criterion make items without docs")]
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::hint::black_box;
@@ -18,7 +17,6 @@ use strata::digest::Digest;
 use strata::layer::{
     Chain, Index, Kind, LayerFiles, ObjectSink, ObjectSource, TarMeta, TarWriter, merge, unpack,
 };
-use strata::sys::Time;
 
 /// Files in all layers together.
 const FILES: usize = 20_000;
@@ -47,18 +45,7 @@ impl ObjectSource for NoObjects {
 }
 
 fn meta(path: String, kind: Kind, size: u64) -> TarMeta {
-    TarMeta {
-        path: path.into_bytes(),
-        kind,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime: Time::default(),
-        device: 0,
-        target: Vec::new(),
-        xattrs: BTreeMap::new(),
-        size,
-    }
+    TarMeta { size, ..TarMeta::new(path, kind, 0o755) }
 }
 
 /// The tar of one layer: its share of the files, a hundred to a directory.

@@ -1,6 +1,5 @@
 //! The layers below the overlay: tars in memory, and objects in a folder.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -36,21 +35,6 @@ impl ObjectSink for Objects {
 impl ObjectSource for Objects {
     fn open(&self, digest: Digest) -> io::Result<File> {
         File::open(self.0.join(digest.hex()))
-    }
-}
-
-fn meta(path: &str, kind: Kind, mode: u32) -> TarMeta {
-    TarMeta {
-        path: path.as_bytes().to_vec(),
-        kind,
-        mode,
-        uid: 0,
-        gid: 0,
-        mtime: Time::default(),
-        device: 0,
-        target: Vec::new(),
-        xattrs: BTreeMap::new(),
-        size: 0,
     }
 }
 
@@ -175,21 +159,22 @@ pub(crate) fn tar_of(layer: &[LowerFile]) -> Vec<u8> {
         let (dir, name) =
             text.rsplit_once('/').map_or(("", text.as_str()), |(dir, name)| (dir, name));
         let slash = if dir.is_empty() { "" } else { "/" };
+        let meta = |kind, mode| TarMeta::new(text.as_str(), kind, mode);
         match kind {
-            LowerKind::Dir => tar.entry(&meta(&text, Kind::Directory, 0o755)),
+            LowerKind::Dir => tar.entry(&meta(Kind::Directory, 0o755)),
             LowerKind::Bytes(bytes) => {
                 let size = bytes.len() as u64;
-                tar.file(&TarMeta { size, ..meta(&text, Kind::Regular, 0o644) }, &mut &bytes[..])
+                tar.file(&TarMeta { size, ..meta(Kind::Regular, 0o644) }, &mut &bytes[..])
             }
             LowerKind::File(_) => panic!("files have bytes by now"),
             LowerKind::Symlink => {
                 let target = b"target".to_vec();
-                tar.entry(&TarMeta { target, ..meta(&text, Kind::Symlink, 0o777) })
+                tar.entry(&TarMeta { target, ..meta(Kind::Symlink, 0o777) })
             }
-            LowerKind::Fifo => tar.entry(&meta(&text, Kind::Fifo, 0o644)),
+            LowerKind::Fifo => tar.entry(&meta(Kind::Fifo, 0o644)),
             LowerKind::Hard(target) => {
                 let target = crate::op::text(target);
-                tar.hard_link(&meta(&text, Kind::Regular, 0o644), target.as_bytes())
+                tar.hard_link(&meta(Kind::Regular, 0o644), target.as_bytes())
             }
             LowerKind::Whiteout => {
                 tar.marker(format!("{dir}{slash}.wh.{name}").as_bytes(), Time::default())

@@ -109,6 +109,11 @@ impl Chain {
         self.index.content_len()
     }
 
+    /// Returns what an inode is.
+    pub fn kind(&self, inode: u32) -> Result<Kind> {
+        Ok(Kind::of(self.index.inode(inode)?.mode))
+    }
+
     /// Returns the attributes of an inode.
     pub fn attr(&self, inode: u32) -> Result<Attr> {
         let record = self.index.inode(inode)?;

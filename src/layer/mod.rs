@@ -48,5 +48,6 @@ pub use index::Index;
 pub use kind::Kind;
 pub use merge::merge;
 pub use pack::TarStream;
+pub use path::join_path;
 pub use tar_write::{TarMeta, TarWriter};
 pub use unpack::{LayerFiles, Unpacked, unpack};

@@ -1,4 +1,4 @@
-//! The path of a tar entry, as names from the root.
+//! Paths of a tree, as a tar has them: names from the root, without a leading slash.
 
 /// Returns the names of a path: the root is no name, `.` and empty parts are nothing, and `..`
 /// takes the name before it away but never leads above the root.
@@ -14,6 +14,12 @@ pub(crate) fn components(path: &[u8]) -> Vec<&[u8]> {
         }
     }
     names
+}
+
+/// Returns the path of a name in a directory; the root has the empty path.
+pub fn join_path(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    let slash: &[u8] = if dir.is_empty() { b"" } else { b"/" };
+    [dir, slash, name].concat()
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub(crate) const BLOCK: usize = 512;
 const MAX_EXTENSION: u64 = 1 << 20;
 /// Most pieces of a sparse file.
 const MAX_SEGMENTS: usize = 1_000_000;
+/// Most digits of a number of 64 bits.
+const MAX_DIGITS: usize = 20;
 
 /// What an entry makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,27 +257,11 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Reads the map of PAX sparse format 1.0: decimal lines at the beginning of the content, in
-    /// whole blocks.
+    /// whole blocks. The first line is the number of pieces.
     fn map_in_content(&mut self, raw: &mut impl RawSink) -> Result<Vec<Segment>> {
-        let mut text = Vec::new();
+        let (mut numbers, mut line) = (Vec::new(), Vec::new());
         let mut wanted = 1;
-        loop {
-            let lines = text.iter().filter(|byte| **byte == b'\n').count();
-            if lines >= wanted {
-                let mut numbers = text.split(|byte| *byte == b'\n');
-                let count = read_digits(numbers.next().unwrap_or_default());
-                let count = count.map_err(|_| self.error("a sparse map is no number"))?;
-                let count = usize::try_from(count).unwrap_or(usize::MAX);
-                if count > MAX_SEGMENTS {
-                    return Err(self.error("a sparse file has too many pieces"));
-                }
-                wanted = 1 + 2 * count;
-                if lines >= wanted {
-                    let numbers: Vec<_> = numbers.take(2 * count).collect();
-                    return parse_map(&numbers.join(&b','))
-                        .map_err(|_| self.error("a sparse map is no number"));
-                }
-            }
+        while numbers.len() < wanted {
             let mut block = [0; BLOCK];
             self.content = self
                 .content
@@ -283,8 +269,32 @@ impl<R: Read> TarReader<R> {
                 .ok_or_else(|| self.error("a sparse map is cut short"))?;
             self.fill(&mut block)?;
             raw.raw(&block)?;
-            text.extend_from_slice(&block);
+            for byte in block {
+                match byte {
+                    _ if numbers.len() == wanted => break,
+                    b'\n' => {
+                        let number = read_digits(&line);
+                        let number = number.map_err(|_| self.error("a sparse map is no number"))?;
+                        if numbers.is_empty() {
+                            wanted = 1 + 2 * self.piece_count(number)?;
+                        }
+                        numbers.push(number);
+                        line.clear();
+                    }
+                    _ if line.len() == MAX_DIGITS => {
+                        return Err(self.error("a sparse map is no number"));
+                    }
+                    digit => line.push(digit),
+                }
+            }
         }
+        let pairs = numbers.get(1..).unwrap_or_default().as_chunks::<2>().0;
+        Ok(pairs.iter().map(|[offset, len]| Segment { offset: *offset, len: *len }).collect())
+    }
+
+    fn piece_count(&self, count: u64) -> Result<usize> {
+        let count = usize::try_from(count).ok().filter(|count| *count <= MAX_SEGMENTS);
+        count.ok_or_else(|| self.error("a sparse file has too many pieces"))
     }
 
     /// Checks that the pieces are in order, inside the file, and as long as what is stored.

@@ -145,8 +145,7 @@ impl Overlay {
             return Ok(());
         }
         let shown = self.shown_stat(node)?;
-        let mode = shown.mode & sys::mode::PERMISSIONS;
-        self.mark_symlink(node, Meta { uid: shown.uid, gid: shown.gid, mode })
+        self.mark_symlink(node, Meta::from(&shown))
     }
 
     /// Returns the attributes of the file at a place.
@@ -166,13 +165,7 @@ impl Overlay {
             let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
             return self.lower_attr(id, Some(node));
         }
-        let upper = self.writable_or_seen()?;
-        let (stat, located) = self.raw_stat(node)?;
-        let shown = if upper.shows_marks(&stat) {
-            upper.shown(stat, &upper.namespace().read(located.target())?)
-        } else {
-            stat
-        };
+        let shown = self.shown_stat(node)?;
         let mut attr = attr_from(node.ino, &shown);
         let more = node.state.lock().more_links;
         if node.kind == Kind::Directory {
@@ -283,7 +276,7 @@ impl Overlay {
                 },
             };
             let below = match self.lower.lookup(lower, entry.name)? {
-                Some(id) => Kind::of(self.lower.attr(id)?.mode) == Kind::Directory,
+                Some(id) => self.lower.kind(id)? == Kind::Directory,
                 None => false,
             };
             more += i64::from(is_dir) - i64::from(below);

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use crate::layer::Kind;
+use crate::layer::{Kind, join_path};
 use crate::overlay::Overlay;
 use crate::overlay::error::Result;
 use crate::overlay::item::Item;
@@ -77,11 +77,8 @@ impl Overlay {
     fn merged_changes(&self, dir: &Arc<Node>, path: &[u8]) -> Result<Vec<(Change<'_>, Descend)>> {
         let mut changes = Vec::new();
         for name in self.sorted_upper_names(dir)? {
-            let below = match dir.lower {
-                Some(lower) => self.lower.lookup(lower, &name)?,
-                None => None,
-            };
-            let path = join(path, &name);
+            let below = self.lower_lookup(dir.lower, &name)?;
+            let path = join_path(path, name.as_bytes());
             match self.upper_child(dir, &name)? {
                 // It was removed meanwhile, or hides nothing.
                 Child::Nothing => {}
@@ -117,7 +114,7 @@ impl Overlay {
         let kind = match below {
             None => ChangeKind::Added(item),
             Some(id) => {
-                let lower = self.lower_item(id)?;
+                let lower = self.lower.attr(id)?;
                 let was_dir = Kind::of(lower.mode) == Kind::Directory;
                 let unchanged = merged && self.is_unchanged(&item, id)?;
                 let opaque = is_dir && was_dir && !merged;
@@ -152,22 +149,17 @@ impl Overlay {
                 _ => Descend::No,
             };
             let kind = ChangeKind::Added(self.item(child));
-            changes.push((Change { path: join(path, &name), kind }, descend));
+            changes.push((Change { path: join_path(path, name.as_bytes()), kind }, descend));
         }
         Ok(changes)
     }
 
     /// Returns the names that the lower has in a directory that the union shows nothing of, sorted.
     pub fn hidden_by(&self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let mut at = self.lower.root();
-        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            match self.lower.lookup(at, OsStr::from_bytes(name))? {
-                Some(id) => at = id,
-                None => return Ok(Vec::new()),
-            }
-        }
+        let dir = self.lower_at(Some(self.lower.root()), OsStr::from_bytes(path))?;
+        let Some(dir) = dir else { return Ok(Vec::new()) };
         let mut names = Vec::new();
-        self.lower.entries(at, 0, &mut |entry| {
+        self.lower.entries(dir, 0, &mut |entry| {
             names.push(entry.name.as_bytes().to_vec());
             std::ops::ControlFlow::Continue(())
         })?;
@@ -184,13 +176,4 @@ enum Descend {
     Merged(Arc<Node>),
     /// All that a directory shows.
     Whole(Place),
-}
-
-fn join(path: &[u8], name: &OsStr) -> Vec<u8> {
-    let mut joined = path.to_vec();
-    if !joined.is_empty() {
-        joined.push(b'/');
-    }
-    joined.extend_from_slice(name.as_bytes());
-    joined
 }

@@ -18,7 +18,7 @@ use crate::layer::Kind;
 use crate::overlay::Overlay;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::file::Content;
-use crate::overlay::lower::{Lower, LowerFile, LowerId};
+use crate::overlay::lower::{Lower, LowerAttr, LowerFile, LowerId};
 use crate::overlay::node::{Name, Node};
 use crate::overlay::place::Place;
 use crate::overlay::upper::{Mark, Meta, New, Temporary, Upper};
@@ -40,6 +40,12 @@ pub(crate) const WHOLE: Need = Need::Content(u64::MAX);
 /// of the lower file follows.
 const UNFINISHED: &str = "links-";
 
+impl From<&LowerAttr> for Meta {
+    fn from(attr: &LowerAttr) -> Self {
+        Self { uid: attr.uid, gid: attr.gid, mode: attr.mode & mode::PERMISSIONS }
+    }
+}
+
 impl Overlay {
     /// Brings what is needed of a file into the upper.
     pub(crate) fn copy_up(&self, node: &Arc<Node>, need: Need) -> Result<()> {
@@ -50,19 +56,10 @@ impl Overlay {
                 false => self.upper_dir(&Place::Node(Arc::clone(node))).map(drop),
             };
         }
-        let enough = {
-            let state = node.state.lock();
-            state.upper.is_some() && (need == Need::Metadata || !state.content_in_lower)
-        };
-        if enough && need == Need::Metadata {
+        if need == Need::Metadata && node.is_in_upper() {
             return Ok(());
         }
         let _change = node.change.lock();
-        self.copy_up_locked(node, need)
-    }
-
-    /// Like [`Overlay::copy_up`], for a caller who has locked `node.change`.
-    pub(crate) fn copy_up_locked(&self, node: &Arc<Node>, need: Need) -> Result<()> {
         let (in_upper, content_in_lower) = {
             let state = node.state.lock();
             (state.upper.is_some(), state.content_in_lower)
@@ -142,8 +139,7 @@ impl Overlay {
     fn make_dir_copy(&self, upper: &Upper, node: &Node) -> Result<(Temporary, u64)> {
         let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
         let attr = self.lower.attr(id)?;
-        let meta = Meta { uid: attr.uid, gid: attr.gid, mode: attr.mode & mode::PERMISSIONS };
-        let copy = upper.make_copy(New::Directory, meta)?;
+        let copy = upper.make_copy(New::Directory, Meta::from(&attr))?;
         copy_xattrs(&*self.lower, upper, id, copy.fd.as_fd())?;
         let time = SetTime::To(attr.mtime);
         sys::set_times(copy.fd.as_fd(), time, time)?;
@@ -156,8 +152,9 @@ impl Overlay {
         let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
         let gone = node.state.lock().gone;
         let names = if gone { Vec::new() } else { self.names_in_upper(id)? };
-        let copy = self.make_copy(upper, node.kind, id)?;
-        let stays = self.fill_copy(upper, &copy, id, node.kind, need)?;
+        let attr = self.lower.attr(id)?;
+        let copy = self.make_copy(upper, id, &attr)?;
+        let stays = self.fill_copy(upper, &copy, id, &attr, need)?;
         let inode = sys::fstat(copy.fd.as_fd())?.ino;
         let more_links = self.add_to_index(&copy, id, &names)?;
         self.place_copy(upper, &copy, id, &names)?;
@@ -186,10 +183,9 @@ impl Overlay {
         Ok(names)
     }
 
-    fn make_copy(&self, upper: &Upper, kind: Kind, id: LowerId) -> Result<Temporary> {
-        let attr = self.lower.attr(id)?;
-        let meta = Meta { uid: attr.uid, gid: attr.gid, mode: attr.mode & mode::PERMISSIONS };
-        match kind {
+    fn make_copy(&self, upper: &Upper, id: LowerId, attr: &LowerAttr) -> Result<Temporary> {
+        let meta = Meta::from(attr);
+        match Kind::of(attr.mode) {
             Kind::Regular => upper.make_copy(New::File, meta),
             Kind::Symlink => upper.make_copy(New::MarkedSymlink(&self.lower.read_link(id)?), meta),
             kind => upper.make_copy(New::Node(kind, attr.rdev), meta),
@@ -203,11 +199,10 @@ impl Overlay {
         upper: &Upper,
         copy: &Temporary,
         id: LowerId,
-        kind: Kind,
+        attr: &LowerAttr,
         need: Need,
     ) -> Result<bool> {
-        let attr = self.lower.attr(id)?;
-        let fd = copy.fd.as_fd();
+        let (fd, kind) = (copy.fd.as_fd(), Kind::of(attr.mode));
         let mut stays = false;
         if kind == Kind::Regular && attr.size > 0 {
             match need {
@@ -334,10 +329,9 @@ impl Overlay {
 pub(crate) fn prepare_root(lower: &dyn Lower, upper: &Upper) -> Result<()> {
     let id = lower.root();
     let attr = lower.attr(id)?;
-    let meta = Meta { uid: attr.uid, gid: attr.gid, mode: attr.mode & mode::PERMISSIONS };
     let root = upper.root();
     let stat = sys::fstat(root.as_fd())?;
-    upper.set_meta(root.as_fd(), &stat, (Kind::Directory, 0), meta)?;
+    upper.set_meta(root.as_fd(), &stat, (Kind::Directory, 0), Meta::from(&attr))?;
     copy_xattrs(lower, upper, id, root.as_fd())?;
     let time = SetTime::To(attr.mtime);
     Ok(sys::set_times(root.as_fd(), time, time)?)

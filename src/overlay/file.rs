@@ -48,6 +48,16 @@ pub(crate) enum Content {
     Upper(Arc<File>),
 }
 
+impl Content {
+    /// Returns it to those who only read.
+    pub(crate) fn for_reading(&self) -> LowerFile {
+        match self {
+            Self::Lower(lower) => lower.clone(),
+            Self::Upper(upper) => LowerFile::File(Arc::clone(upper)),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Handle {
     File(Arc<OpenFile>),
@@ -187,10 +197,7 @@ impl Overlay {
         match self.handles.get(fh)? {
             Handle::Lower(lower) => Ok(lower),
             Handle::Dir(_) => Err(Error::BadHandle),
-            Handle::File(file) => Ok(match &*file.content.read() {
-                Content::Lower(lower) => lower.clone(),
-                Content::Upper(upper) => LowerFile::File(Arc::clone(upper)),
-            }),
+            Handle::File(file) => Ok(file.content.read().for_reading()),
         }
     }
 
@@ -312,22 +319,26 @@ impl Overlay {
         }
         // While this is held the file is not copied up, so it cannot be opened where it just was.
         let _change = node.change.lock();
-        let in_upper = {
-            let state = node.state.lock();
-            if let Some(file) = state.file.upgrade() {
-                return Ok(file);
-            }
-            state.upper.is_some() && !state.content_in_lower
-        };
-        let content = if in_upper {
-            Content::Upper(Arc::new(self.open_upper(node)?))
-        } else {
-            let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
-            Content::Lower(self.lower.open(id)?)
-        };
-        let file = Arc::new(OpenFile { node: Arc::clone(node), content: RwLock::new(content) });
+        if let Some(file) = node.state.lock().file.upgrade() {
+            return Ok(file);
+        }
+        let content = RwLock::new(self.open_content(node)?);
+        let file = Arc::new(OpenFile { node: Arc::clone(node), content });
         node.state.lock().file = Arc::downgrade(&file);
         Ok(file)
+    }
+
+    /// Opens the content of a file where it is at the moment.
+    pub(crate) fn open_content(&self, node: &Arc<Node>) -> Result<Content> {
+        let in_upper = {
+            let state = node.state.lock();
+            state.upper.is_some() && !state.content_in_lower
+        };
+        if in_upper {
+            return Ok(Content::Upper(Arc::new(self.open_upper(node)?)));
+        }
+        let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
+        Ok(Content::Lower(self.lower.open(id)?))
     }
 
     /// Opens the content of a file in the upper, for writing too where that is allowed.

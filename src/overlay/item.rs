@@ -3,12 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::lower::{LowerAttr, LowerFile, LowerId};
+use crate::overlay::lower::LowerFile;
 use crate::overlay::place::Place;
 use crate::overlay::{Attr, Ino, Overlay};
 use crate::sys;
@@ -36,17 +37,12 @@ impl Overlay {
     pub(crate) const fn item(&self, place: Place) -> Item<'_> {
         Item { overlay: self, place }
     }
-
-    /// Returns the attributes of a lower file.
-    pub(crate) fn lower_item(&self, id: LowerId) -> Result<LowerAttr> {
-        self.lower.attr(id)
-    }
 }
 
 impl<'a> Item<'a> {
-    /// Returns the number of the inode.
-    pub fn ino(&self) -> Ino {
-        self.overlay.ino(&self.place)
+    /// Returns what it is; cheaper than the attributes.
+    pub fn kind(&self) -> Result<Kind> {
+        self.overlay.kind(&self.place)
     }
 
     /// Returns the attributes.
@@ -86,21 +82,12 @@ impl<'a> Item<'a> {
 
     /// Opens the content of a regular file.
     pub fn open(&self) -> Result<ItemReader> {
-        if self.overlay.kind(&self.place)? != Kind::Regular {
+        if self.kind()? != Kind::Regular {
             return Err(Error::Invalid("only regular files have contents"));
         }
         let content = match &self.place {
             Place::Lower(id) => self.overlay.lower.open(*id)?,
-            Place::Node(node) => {
-                let (in_upper, stays) = {
-                    let state = node.state.lock();
-                    (state.upper.is_some(), state.content_in_lower)
-                };
-                match node.lower {
-                    Some(id) if !in_upper || stays => self.overlay.lower.open(id)?,
-                    _ => LowerFile::File(Arc::new(self.overlay.open_upper(node)?)),
-                }
-            }
+            Place::Node(node) => self.overlay.open_content(node)?.for_reading(),
         };
         Ok(ItemReader { content, offset: 0 })
     }
@@ -139,7 +126,6 @@ impl Overlay {
             let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
             return self.lower.read_link(id);
         }
-        use std::os::fd::AsFd;
         let (fd, stat) = self.open_node(node)?;
         if Kind::of(stat.mode) == Kind::Symlink {
             return Ok(sys::read_link_fd(fd.as_fd())?);

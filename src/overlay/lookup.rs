@@ -50,33 +50,33 @@ impl Overlay {
 
     /// Returns what has this name in a directory; none if nothing has, or it is hidden.
     pub(crate) fn child(&self, dir: &Place, name: &OsStr) -> Result<Option<Place>> {
+        self.child_if(dir, name, |_| true)
+    }
+
+    /// Returns what has this name in a directory if it is in the lower or `wanted`, by what it is in
+    /// the upper.
+    fn child_if(
+        &self,
+        dir: &Place,
+        name: &OsStr,
+        wanted: impl FnOnce(&Stat) -> bool,
+    ) -> Result<Option<Place>> {
         let node = match dir {
             Place::Lower(id) => return self.lower_child(Some(*id), name),
             Place::Node(node) => node,
         };
         match self.upper_child(node, name)? {
-            Child::Whiteout => Ok(None),
-            Child::There(stat) => Ok(Some(Place::Node(self.node_in_upper(node, name, stat)?))),
-            Child::Nothing => self.lower_child(node.lower, name),
-        }
-    }
-
-    /// Returns what has this name in a directory if it is a directory itself. Nothing is asked of
-    /// other files, whose origin might lead back here.
-    fn child_dir(&self, dir: &Place, name: &OsStr) -> Result<Option<Place>> {
-        let Place::Node(node) = dir else { return self.child(dir, name) };
-        match self.upper_child(node, name)? {
-            Child::There(stat) if !stat.is_dir() => Ok(None),
-            Child::There(stat) => Ok(Some(Place::Node(self.node_in_upper(node, name, stat)?))),
-            Child::Whiteout => Ok(None),
+            Child::There(stat) if wanted(&stat) => {
+                Ok(Some(Place::Node(self.node_in_upper(node, name, stat)?)))
+            }
+            Child::There(_) | Child::Whiteout => Ok(None),
             Child::Nothing => self.lower_child(node.lower, name),
         }
     }
 
     /// Returns what the lower has under a name.
     pub(crate) fn lower_child(&self, dir: Option<LowerId>, name: &OsStr) -> Result<Option<Place>> {
-        let Some(dir) = dir else { return Ok(None) };
-        let Some(id) = self.lower.lookup(dir, name)? else { return Ok(None) };
+        let Some(id) = self.lower_lookup(dir, name)? else { return Ok(None) };
         match self.place_of(id) {
             Place::Lower(_) if self.upper.is_some() && self.lower.has_unknown_names(id)? => {
                 let indexed = self.node_in_index(id)?;
@@ -104,10 +104,16 @@ impl Overlay {
 
     /// Tells whether the lower has something under a name, whatever the upper says.
     pub(crate) fn lower_has(&self, dir: &Node, name: &OsStr) -> Result<bool> {
-        match dir.lower {
-            Some(lower) => Ok(self.lower.lookup(lower, name)?.is_some()),
-            None => Ok(false),
-        }
+        Ok(self.lower_lookup(dir.lower, name)?.is_some())
+    }
+
+    /// Returns what the lower has under a name in a directory that it may have, whatever the upper says.
+    pub(crate) fn lower_lookup(
+        &self,
+        dir: Option<LowerId>,
+        name: &OsStr,
+    ) -> Result<Option<LowerId>> {
+        dir.map_or(Ok(None), |dir| self.lower.lookup(dir, name))
     }
 
     /// Returns the node of what the upper has under a name.
@@ -166,25 +172,25 @@ impl Overlay {
         if marks.opaque {
             return Ok(None);
         }
-        let found = match &marks.redirect {
-            Some(path) => self.lower_at(dir.lower, path)?,
-            None => match dir.lower {
-                Some(lower) => self.lower.lookup(lower, name)?,
-                None => None,
-            },
-        };
-        let Some(id) = found else { return Ok(None) };
-        let is_dir = Kind::of(self.lower.attr(id)?.mode) == Kind::Directory;
+        let Some(id) = self.lower_part(dir, name, marks)? else { return Ok(None) };
+        let is_dir = self.lower.kind(id)? == Kind::Directory;
         Ok(is_dir.then_some(id))
     }
 
+    /// Returns what the lower has of a file of the upper: where a mark says, else under the same name.
+    fn lower_part(&self, dir: &Node, name: &OsStr, marks: &Marks) -> Result<Option<LowerId>> {
+        match &marks.redirect {
+            Some(path) => self.lower_at(dir.lower, path),
+            None => self.lower_lookup(dir.lower, name),
+        }
+    }
+
     /// Returns what a redirect leads to: a path from the root of the lower, or a name beside.
-    fn lower_at(&self, dir: Option<LowerId>, path: &OsStr) -> Result<Option<LowerId>> {
+    pub(crate) fn lower_at(&self, dir: Option<LowerId>, path: &OsStr) -> Result<Option<LowerId>> {
         let bytes = path.as_bytes();
         let mut at = if bytes.starts_with(b"/") { Some(self.lower.root()) } else { dir };
         for name in bytes.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            let Some(dir) = at else { return Ok(None) };
-            at = self.lower.lookup(dir, OsStr::from_bytes(name))?;
+            at = self.lower_lookup(at, OsStr::from_bytes(name))?;
         }
         Ok(at)
     }
@@ -228,11 +234,7 @@ impl Overlay {
         name: &OsStr,
         marks: &Marks,
     ) -> Result<(Option<Ino>, Option<LowerId>)> {
-        let beside = match (&marks.redirect, dir.lower) {
-            (Some(path), lower) => self.lower_at(lower, path)?,
-            (None, Some(lower)) => self.lower.lookup(lower, name)?,
-            (None, None) => None,
-        };
+        let beside = self.lower_part(dir, name, marks)?;
         let number = marks.origin.map(|id| self.ino_of(LowerId(id)));
         let is_origin = beside.is_some_and(|id| marks.origin == Some(id.0));
         Ok((number, beside.filter(|_| marks.metacopy || is_origin)))
@@ -282,7 +284,9 @@ impl Overlay {
             at = parent;
         };
         for (id, name) in below.into_iter().rev() {
-            let Some(child) = self.child_dir(&place, &name)? else { return Ok(None) };
+            // Nothing is asked of what is no directory, whose origin might lead back here.
+            let child = self.child_if(&place, &name, Stat::is_dir)?;
+            let Some(child) = child else { return Ok(None) };
             let same = match &child {
                 Place::Lower(found) => *found == id,
                 Place::Node(node) => node.lower == Some(id) && node.kind == Kind::Directory,

@@ -192,22 +192,14 @@ impl Overlay {
     /// # Errors
     /// [`Error::Setup`] when the directories cannot be used, or another mount uses them.
     pub fn writable(lower: Box<dyn Lower>, dirs: UpperDirs<'_>) -> Result<Self> {
-        let mut upper = Upper::open(dirs, Purpose::Change)?;
-        if !lower.knows_all_names() {
-            upper.open_index(dirs.work)?;
-        }
-        let overlay = Self::with_upper(lower, upper)?;
+        let overlay = Self::with_upper(lower, dirs, Purpose::Change)?;
         overlay.finish_links()?;
         Ok(overlay)
     }
 
     /// Returns a tree to look at, with the changes that another process may be making.
     pub fn inspect(lower: Box<dyn Lower>, dirs: UpperDirs<'_>) -> Result<Self> {
-        let mut upper = Upper::open(dirs, Purpose::Inspect)?;
-        if !lower.knows_all_names() {
-            upper.open_index(dirs.work)?;
-        }
-        Self::with_upper(lower, upper)
+        Self::with_upper(lower, dirs, Purpose::Inspect)
     }
 
     /// Makes an empty upper show what the lower shows: its root gets the lower root's attributes.
@@ -216,7 +208,11 @@ impl Overlay {
         copy_up::prepare_root(lower, &upper)
     }
 
-    fn with_upper(lower: Box<dyn Lower>, upper: Upper) -> Result<Self> {
+    fn with_upper(lower: Box<dyn Lower>, dirs: UpperDirs<'_>, purpose: Purpose) -> Result<Self> {
+        let mut upper = Upper::open(dirs, purpose)?;
+        if !lower.knows_all_names() {
+            upper.open_index(dirs.work)?;
+        }
         let marks = upper.marks_of_fd(upper.root().as_fd())?;
         let overlay = Self::new(lower, Some(upper));
         if marks.redirects {

@@ -144,7 +144,7 @@ impl Overlay {
     /// Returns what the file at a place is.
     pub(crate) fn kind(&self, place: &Place) -> Result<Kind> {
         match place {
-            Place::Lower(id) => Ok(Kind::of(self.lower.attr(*id)?.mode)),
+            Place::Lower(id) => self.lower.kind(*id),
             Place::Node(node) => Ok(node.kind),
         }
     }

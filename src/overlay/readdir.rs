@@ -262,11 +262,8 @@ impl Listing<'_> {
     fn run_upper(&self, from: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
         let skipped = usize::try_from(from).unwrap_or(usize::MAX);
         for (name, next) in self.names.shown.iter().skip(skipped).zip(UPPER + from + 1..) {
-            let in_lower = match lower_of(self.place) {
-                Some(lower) => self.overlay.lower.lookup(lower, name)?.is_some(),
-                None => false,
-            };
-            if !in_lower && self.give(name, None, next, sink)?.is_break() {
+            let lower = self.overlay.lower_lookup(lower_of(self.place), name)?;
+            if lower.is_none() && self.give(name, None, next, sink)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

@@ -6,7 +6,7 @@
 //! opaque if it is nothing to the lower.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::overlay::node::Node;
 use crate::overlay::place::Place;
 use crate::overlay::upper::{Child, Mark, Meta, New, Upper};
 use crate::overlay::{Ino, Overlay};
-use crate::sys::{self, Errno, RenameFlags, XattrTarget, mode};
+use crate::sys::{self, Errno, RenameFlags, Stat, XattrTarget};
 
 /// Longest path that a mark can hold on every file system.
 const REDIRECT_MAX: usize = 3000;
@@ -40,6 +40,8 @@ pub enum Rename {
 /// One side of a rename: a name in a directory that is in the upper.
 struct Side<'a> {
     dir: Arc<Node>,
+    /// The directory, open in the upper.
+    fd: Arc<OwnedFd>,
     name: &'a OsStr,
     /// The lower has something under the name.
     lower: bool,
@@ -98,8 +100,8 @@ impl Overlay {
 
     fn side<'a>(&self, dir: &Place, name: &'a OsStr) -> Result<Side<'a>> {
         let dir = self.upper_dir(dir)?;
-        let lower = self.lower_has(&dir, name)?;
-        Ok(Side { dir, name, lower })
+        let (fd, lower) = (self.dir_fd(&dir)?, self.lower_has(&dir, name)?);
+        Ok(Side { dir, fd, name, lower })
     }
 
     fn check_replaceable(&self, node: &Node, target: &Arc<Node>) -> Result<()> {
@@ -135,22 +137,19 @@ impl Overlay {
                 self.pin_before_losing(target)?;
             }
         }
-        let (dir, new_dir) = (self.dir_fd(&from.dir)?, self.dir_fd(&to.dir)?);
         let at_target = self.upper_child(&to.dir, to.name)?;
         match at_target {
             Child::Whiteout if node.kind == Kind::Directory => {
-                self.swap_with_whiteout(upper, from, dir.as_fd(), to, new_dir.as_fd())?;
+                swap_with_whiteout(upper, from, to)?;
             }
             Child::There(stat) if stat.is_dir() => {
-                self.empty_upper_dir(upper, new_dir.as_fd(), to.name)?;
+                empty_upper_dir(upper, to, stat)?;
                 if let Some(target) = target {
                     self.dirs.remove(target.ino);
                 }
-                move_one(upper, from, dir.as_fd(), to, new_dir.as_fd())?;
+                move_one(upper, from, to)?;
             }
-            Child::There(_) | Child::Nothing | Child::Whiteout => {
-                move_one(upper, from, dir.as_fd(), to, new_dir.as_fd())?;
-            }
+            Child::There(_) | Child::Nothing | Child::Whiteout => move_one(upper, from, to)?,
         }
         if let (Some(target), Child::Nothing) = (target, &at_target) {
             self.shows_one_less(target)?;
@@ -176,9 +175,7 @@ impl Overlay {
     ) -> Result<()> {
         self.prepare_move(node, to)?;
         self.prepare_move(other, from)?;
-        let (dir, new_dir) = (self.dir_fd(&from.dir)?, self.dir_fd(&to.dir)?);
-        let flags = RenameFlags::RENAME_EXCHANGE;
-        sys::rename(dir.as_fd(), from.name, new_dir.as_fd(), to.name, flags)?;
+        rename_side(from, to, RenameFlags::RENAME_EXCHANGE)?;
         for (moved, old, new) in [(node, from, to), (other, to, from)] {
             moved.add_name(&new.dir, new.name);
             moved.remove_name(&old.dir, old.name);
@@ -224,21 +221,23 @@ impl Overlay {
 
     /// Remembers a directory that is not where the lower has it, for this mount and for later ones.
     fn keep_redirected(&self, node: &Arc<Node>) -> Result<()> {
-        let first = {
-            let mut redirected = self.redirected.lock();
-            if redirected.insert(node.ino, Arc::clone(node)).is_none()
-                && let Some(id) = node.lower
-            {
-                self.lower.keep(id);
-            }
-            redirected.len() == 1
-        };
-        if first {
+        if self.note_redirected(node) == 1 {
             let upper = self.changeable()?;
             let root = upper.root();
             upper.namespace().set(XattrTarget::Fd(root.as_fd()), Mark::Redirects, b"y")?;
         }
         Ok(())
+    }
+
+    /// Remembers such a directory for this mount; tells how many there are.
+    fn note_redirected(&self, node: &Arc<Node>) -> usize {
+        let mut redirected = self.redirected.lock();
+        if redirected.insert(node.ino, Arc::clone(node)).is_none()
+            && let Some(id) = node.lower
+        {
+            self.lower.keep(id);
+        }
+        redirected.len()
     }
 
     /// Finds the directories that earlier mounts have moved.
@@ -251,69 +250,52 @@ impl Overlay {
                     continue;
                 }
                 let node = self.node_in_upper(&dir, &name, stat)?;
-                let beside = match dir.lower {
-                    Some(lower) => self.lower.lookup(lower, &name)?,
-                    None => None,
-                };
-                if node.lower.is_some() && node.lower != beside {
-                    self.redirected.lock().insert(node.ino, Arc::clone(&node));
-                    if let Some(id) = node.lower {
-                        self.lower.keep(id);
-                    }
+                if node.lower.is_some() && node.lower != self.lower_lookup(dir.lower, &name)? {
+                    self.note_redirected(&node);
                 }
                 pending.push(node);
             }
         }
         Ok(())
     }
+}
 
-    /// Moves a directory to a name that is a whiteout: the two change places.
-    fn swap_with_whiteout(
-        &self,
-        upper: &Upper,
-        from: &Side<'_>,
-        dir: BorrowedFd<'_>,
-        to: &Side<'_>,
-        new_dir: BorrowedFd<'_>,
-    ) -> Result<()> {
-        if from.lower && !upper.whiteouts_are_devices() {
-            upper.expect_xattr_whiteouts(dir)?;
-        }
-        sys::rename(dir, from.name, new_dir, to.name, RenameFlags::RENAME_EXCHANGE)?;
-        if from.lower {
-            return Ok(());
-        }
-        Ok(sys::unlink(dir, from.name)?)
-    }
+fn rename_side(from: &Side<'_>, to: &Side<'_>, flags: RenameFlags) -> sys::Result<()> {
+    sys::rename(from.fd.as_fd(), from.name, to.fd.as_fd(), to.name, flags)
+}
 
-    /// Puts an empty directory, which hides the lower's, in the place of one that holds nothing but
-    /// whiteouts. To the union nothing changes by it.
-    fn empty_upper_dir(&self, upper: &Upper, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        let stat = sys::stat(dir, name)?;
-        let meta = Meta { uid: stat.uid, gid: stat.gid, mode: stat.mode & mode::PERMISSIONS };
-        let empty = upper.make_copy(New::Directory, meta)?;
-        upper.namespace().set(XattrTarget::Fd(empty.fd.as_fd()), Mark::Opaque, b"y")?;
-        upper.exchange(&empty, dir, name)
+/// Moves a directory to a name that is a whiteout: the two change places.
+fn swap_with_whiteout(upper: &Upper, from: &Side<'_>, to: &Side<'_>) -> Result<()> {
+    if from.lower && !upper.whiteouts_are_devices() {
+        upper.expect_xattr_whiteouts(from.fd.as_fd())?;
     }
+    rename_side(from, to, RenameFlags::RENAME_EXCHANGE)?;
+    if from.lower {
+        return Ok(());
+    }
+    Ok(sys::unlink(from.fd.as_fd(), from.name)?)
+}
+
+/// Puts an empty directory, which hides the lower's, in the place of one that holds nothing but
+/// whiteouts. To the union nothing changes by it.
+fn empty_upper_dir(upper: &Upper, at: &Side<'_>, stat: Stat) -> Result<()> {
+    let shown = upper.shown(stat, &upper.marks(at.fd.as_fd(), at.name)?);
+    let empty = upper.make_copy(New::Directory, Meta::from(&shown))?;
+    upper.namespace().set(XattrTarget::Fd(empty.fd.as_fd()), Mark::Opaque, b"y")?;
+    upper.exchange(&empty, at.fd.as_fd(), at.name)
 }
 
 /// Moves one file, and leaves a whiteout where the lower has something.
-fn move_one(
-    upper: &Upper,
-    from: &Side<'_>,
-    dir: BorrowedFd<'_>,
-    to: &Side<'_>,
-    new_dir: BorrowedFd<'_>,
-) -> Result<()> {
+fn move_one(upper: &Upper, from: &Side<'_>, to: &Side<'_>) -> Result<()> {
     if !from.lower {
-        let flags = RenameFlags::empty();
-        return Ok(sys::rename(dir, from.name, new_dir, to.name, flags)?);
+        return Ok(rename_side(from, to, RenameFlags::empty())?);
     }
+    let (dir, new_dir) = (from.fd.as_fd(), to.fd.as_fd());
     if upper.rename_leaves_whiteout(dir, from.name, new_dir, to.name)? {
         return Ok(());
     }
     // A file system that cannot do both in one step: a crash here shows the lower file again.
-    sys::rename(dir, from.name, new_dir, to.name, RenameFlags::empty())?;
+    rename_side(from, to, RenameFlags::empty())?;
     upper.make_whiteout(dir, from.name)
 }
 

@@ -1,5 +1,7 @@
 //! Containers: making, listing, removing.
 
+use std::path::PathBuf;
+
 use crate::fuse::MountOptions;
 use crate::image::Reference;
 use crate::overlay::{ChainLower, Overlay, Sync, UpperDirs, Writes};
@@ -7,7 +9,7 @@ use crate::service::Strata;
 use crate::service::error::{Error, Result};
 use crate::service::names::{check_name, random_id, random_name};
 use crate::service::umount::Wait;
-use crate::store::{Claim, Container, Image, Lease, MountState, Mounted};
+use crate::store::{Claim, Container, Image, Lease, MountState, Mounted, Store};
 use crate::sys::Unmount;
 
 /// What to make a container of.
@@ -80,7 +82,7 @@ impl Strata {
             command: (!request.command.is_empty()).then(|| request.command.clone()),
             ephemeral,
         };
-        let lower = ChainLower::new(self.store.chain(image.layers())?);
+        let lower = self.lower(image)?;
         for left in (0..TRIES).rev() {
             if request.name.is_none() {
                 container.name = random_name()?;
@@ -95,8 +97,8 @@ impl Strata {
             }
         }
         if !ephemeral {
-            let prepared = Overlay::prepare(&lower, self.dirs(&container.id, &mut Dirs::default()));
-            if let Err(error) = prepared {
+            let dirs = Dirs::of(&self.store, &container.id);
+            if let Err(error) = Overlay::prepare(&lower, dirs.to_upper(Sync::Always)) {
                 let lock = self.store.lock_container(&container.id)?;
                 self.store.remove_container(&container.id, &lock)?;
                 return Err(error.into());
@@ -170,8 +172,11 @@ impl Strata {
 
     /// Returns the tree of an image.
     pub(crate) fn read_only(&self, image: &Image) -> Result<Overlay> {
-        let lower = ChainLower::new(self.store.chain(image.layers())?);
-        Ok(Overlay::read_only(Box::new(lower)))
+        Ok(Overlay::read_only(Box::new(self.lower(image)?)))
+    }
+
+    fn lower(&self, image: &Image) -> Result<ChainLower> {
+        Ok(ChainLower::new(self.store.chain(image.layers())?))
     }
 
     /// Returns the tree of a container, to be looked at.
@@ -183,9 +188,8 @@ impl Strata {
         if container.ephemeral {
             return self.read_only(image);
         }
-        let lower = ChainLower::new(self.store.chain(image.layers())?);
-        let mut dirs = Dirs::default();
-        Ok(Overlay::inspect(Box::new(lower), self.dirs(&container.id, &mut dirs))?)
+        let dirs = Dirs::of(&self.store, &container.id);
+        Ok(Overlay::inspect(Box::new(self.lower(image)?), dirs.to_upper(Sync::Always))?)
     }
 
     /// Returns the tree of a container, to be changed.
@@ -195,32 +199,27 @@ impl Strata {
         image: &Image,
         options: &MountOptions,
     ) -> Result<Overlay> {
-        let lower = ChainLower::new(self.store.chain(image.layers())?);
-        let mut dirs = Dirs::default();
-        let mut dirs = self.dirs(&container.id, &mut dirs);
-        if options.is_volatile() {
-            dirs.sync = Sync::Volatile;
-        }
-        Ok(Overlay::writable(Box::new(lower), dirs)?)
-    }
-
-    fn dirs<'a>(&self, id: &str, dirs: &'a mut Dirs) -> UpperDirs<'a> {
-        *dirs = Dirs { upper: self.store.upper(id), work: self.store.work(id) };
-        UpperDirs {
-            upper: &dirs.upper,
-            work: &dirs.work,
-            sync: Sync::Always,
-            owners: None,
-            writes: Writes::ALL,
-        }
+        let sync = if options.is_volatile() { Sync::Volatile } else { Sync::Always };
+        let dirs = Dirs::of(&self.store, &container.id);
+        Ok(Overlay::writable(Box::new(self.lower(image)?), dirs.to_upper(sync))?)
     }
 }
 
-/// Holds paths while they are borrowed.
-#[derive(Default)]
+/// The directories of a container.
 struct Dirs {
-    upper: std::path::PathBuf,
-    work: std::path::PathBuf,
+    upper: PathBuf,
+    work: PathBuf,
+}
+
+impl Dirs {
+    fn of(store: &Store, id: &str) -> Self {
+        Self { upper: store.upper(id), work: store.work(id) }
+    }
+
+    fn to_upper(&self, sync: Sync) -> UpperDirs<'_> {
+        let Self { upper, work } = self;
+        UpperDirs { upper, work, sync, owners: None, writes: Writes::ALL }
+    }
 }
 
 /// Returns the image as a list of containers shows it: as it was asked for, an id shortened.

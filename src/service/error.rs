@@ -188,7 +188,7 @@ pub enum Error {
     /// SOURCE_DATE_EPOCH holds no number.
     #[error("SOURCE_DATE_EPOCH is {0:?}, expected seconds since 1970")]
     SourceDateEpoch(String),
-    /// What is to be imported cannot be read.
+    /// A file or a stream cannot be read or written.
     #[error("{action} {path}")]
     Io {
         /// What was tried.

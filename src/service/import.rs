@@ -9,9 +9,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::image::{History, ImageConfig, Platform, Reference, apply_changes};
-use crate::layer::{Kind, TarMeta, TarWriter, Unpacked, decompress, unpack, whiteout};
+use crate::layer::{Kind, TarMeta, TarWriter, Unpacked, decompress, join_path, unpack};
 use crate::service::commit::{NewLayer, created, source_date_epoch};
 use crate::service::error::{Error, Result, io_error};
+use crate::service::pack::check_for_layer;
 use crate::service::{Event, Strata};
 use crate::store::Stage;
 use crate::sys::{self, Time, XattrTarget, mode};
@@ -80,7 +81,8 @@ impl Strata {
             let file = File::open(path).map_err(io_error("open", &shown))?;
             return unpack_tar(file, stage, &shown);
         }
-        let root = fs::canonicalize(self.root()).map_err(io_error("open", &shown))?;
+        let store = self.root();
+        let store = fs::metadata(store).map_err(io_error("open", store.display().to_string()))?;
         self.pack_into(stage, |out, skipped| {
             let mut packer = DirectoryPacker {
                 tar: TarWriter::new(out),
@@ -88,7 +90,7 @@ impl Strata {
                 latest: epoch,
                 skipped,
             };
-            packer.pack(path, &root, &|text| self.tell(Event::Warning(text)))?;
+            packer.pack(path, &store, &|text| self.tell(Event::Warning(text)))?;
             packer.tar.finish().map(drop).map_err(io_error("write", "the tar"))
         })
     }
@@ -111,17 +113,17 @@ struct DirectoryPacker<'a, W: Write> {
 
 impl<W: Write> DirectoryPacker<'_, W> {
     /// Packs what is below `top`, without the store if that is there.
-    fn pack(&mut self, top: &Path, store: &Path, warn: &dyn Fn(String)) -> Result<()> {
+    fn pack(&mut self, top: &Path, store: &fs::Metadata, warn: &dyn Fn(String)) -> Result<()> {
         let mut pending = vec![(top.to_owned(), Vec::new())];
         while let Some((host, path)) = pending.pop() {
             let shown = host.display().to_string();
-            if fs::canonicalize(&host).is_ok_and(|host| host == store) {
-                warn(format!("{shown} is the store of strata: left out"));
-                continue;
-            }
             let metadata =
                 if path.is_empty() { fs::metadata(&host) } else { fs::symlink_metadata(&host) };
             let metadata = metadata.map_err(io_error("read", &shown))?;
+            if (metadata.dev(), metadata.ino()) == (store.dev(), store.ino()) {
+                warn(format!("{shown} is the store of strata: left out"));
+                continue;
+            }
             self.file(&host, path.clone(), &metadata)?;
             if metadata.is_dir() {
                 let mut names = Vec::new();
@@ -129,13 +131,9 @@ impl<W: Write> DirectoryPacker<'_, W> {
                     names.push(entry.map_err(io_error("read", &shown))?.file_name());
                 }
                 names.sort();
-                let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                pending.extend(
-                    names
-                        .into_iter()
-                        .rev()
-                        .map(|name| (host.join(&name), [&path, slash, name.as_bytes()].concat())),
-                );
+                for name in names.into_iter().rev() {
+                    pending.push((host.join(&name), join_path(&path, name.as_bytes())));
+                }
             }
         }
         Ok(())
@@ -148,28 +146,18 @@ impl<W: Write> DirectoryPacker<'_, W> {
             (self.skipped)(shown);
             return Ok(());
         }
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        if whiteout::is_reserved(name) {
-            return Err(Error::CannotPack {
-                path: shown,
-                reason: "names that begin with .wh. stand for deleted files in a layer; rename it",
-            });
-        }
+        check_for_layer(&path, &shown)?;
         let mtime = Time {
             secs: metadata.mtime(),
             nanos: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
         };
         let mut meta = TarMeta {
-            path,
-            kind,
-            mode: metadata.mode() & mode::PERMISSIONS,
             uid: metadata.uid(),
             gid: metadata.gid(),
             mtime: self.latest.map_or(mtime, |latest| mtime.min(latest)),
             device: metadata.rdev(),
-            target: Vec::new(),
-            xattrs: std::collections::BTreeMap::new(),
             size: if kind == Kind::Regular { metadata.size() } else { 0 },
+            ..TarMeta::new(path, kind, metadata.mode() & mode::PERMISSIONS)
         };
         if kind != Kind::Directory && metadata.nlink() > 1 {
             let inode = (metadata.dev(), metadata.ino());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::layer::{Kind, TarMeta, TarWriter, whiteout};
+use crate::layer::{Kind, TarMeta, TarWriter, join_path, whiteout};
 use crate::overlay::{Attr, Change, ChangeKind, Ino, Item, Overlay};
 use crate::service::error::{Error, Result, io_error};
 use crate::sys::{Time, mode};
@@ -48,12 +48,10 @@ impl<'a, W: Write> Packer<'a, W> {
         let mut pending = vec![(Vec::new(), overlay.root())];
         while let Some((path, item)) = pending.pop() {
             self.item(path.clone(), &item)?;
-            if item.attr()?.kind() == Kind::Directory {
-                let children = item.children()?;
-                pending.extend(children.into_iter().rev().map(|(name, child)| {
-                    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-                    ([&path, slash, name.as_bytes()].concat(), child)
-                }));
+            if item.kind()? == Kind::Directory {
+                for (name, child) in item.children()?.into_iter().rev() {
+                    pending.push((join_path(&path, name.as_bytes()), child));
+                }
             }
         }
         Ok(())
@@ -97,12 +95,8 @@ impl<'a, W: Write> Packer<'a, W> {
     }
 
     fn item(&mut self, path: Vec<u8>, item: &Item<'_>) -> Result<()> {
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        if self.target == Target::Layer && whiteout::is_reserved(name) {
-            return Err(Error::CannotPack {
-                path: String::from_utf8_lossy(&path).into_owned(),
-                reason: "names that begin with .wh. stand for deleted files in a layer; rename it",
-            });
+        if self.target == Target::Layer {
+            check_for_layer(&path, &String::from_utf8_lossy(&path))?;
         }
         let attr = item.attr()?;
         if attr.kind() == Kind::Socket {
@@ -135,18 +129,26 @@ impl<'a, W: Write> Packer<'a, W> {
 
     fn meta(&self, path: Vec<u8>, attr: &Attr) -> TarMeta {
         TarMeta {
-            path,
-            kind: attr.kind(),
-            mode: attr.mode & mode::PERMISSIONS,
             uid: attr.uid,
             gid: attr.gid,
             mtime: self.latest.map_or(attr.mtime, |latest| attr.mtime.min(latest)),
             device: attr.rdev,
-            target: Vec::new(),
-            xattrs: BTreeMap::new(),
             size: if attr.kind() == Kind::Regular { attr.size } else { 0 },
+            ..TarMeta::new(path, attr.kind(), attr.mode & mode::PERMISSIONS)
         }
     }
+}
+
+/// Checks that a layer can hold a file of this path, which a person knows as `shown`.
+pub(crate) fn check_for_layer(path: &[u8], shown: &str) -> Result<()> {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    if !whiteout::is_reserved(name) {
+        return Ok(());
+    }
+    Err(Error::CannotPack {
+        path: shown.to_owned(),
+        reason: "names that begin with .wh. stand for deleted files in a layer; rename it",
+    })
 }
 
 fn xattrs(item: &Item<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {

@@ -139,13 +139,19 @@ impl Strata {
         documents: &Documents,
         stage: &mut Stage,
     ) -> Result<()> {
+        let Documents { manifest, config, .. } = documents;
+        let mut present = Vec::new();
+        for layer in &config.rootfs.diff_ids {
+            stage.claim(Claim::Layer(layer.0))?;
+            present.push((layer, self.store.has_layer(*layer)));
+        }
+        // Of an image that is here already, under whatever name, nothing is told.
+        let is_known = self.store.blob(manifest.config.digest).is_ok()
+            && present.iter().all(|(_, is_here)| *is_here);
         let mut missing: Vec<(&Descriptor, DiffId)> = Vec::new();
         let repository = reference.repository();
-        let is_known = self.is_known(documents);
-        for (blob, layer) in documents.manifest.layers.iter().zip(&documents.config.rootfs.diff_ids)
-        {
-            stage.claim(Claim::Layer(layer.0))?;
-            if self.store.has_layer(*layer) {
+        for (blob, (layer, is_here)) in manifest.layers.iter().zip(present) {
+            if is_here {
                 if !is_known {
                     self.layer(blob, LayerState::AlreadyExists);
                 }
@@ -164,14 +170,6 @@ impl Strata {
             Ok::<_, Error>(())
         })?;
         Ok(())
-    }
-
-    /// Says whether the image is here already, under whatever name.
-    fn is_known(&self, documents: &Documents) -> bool {
-        let Documents { manifest, config, .. } = documents;
-        let layers = &config.rootfs.diff_ids;
-        self.store.blob(manifest.config.digest).is_ok()
-            && layers.iter().all(|layer| self.store.has_layer(*layer))
     }
 
     /// Fetches one layer. What an interrupted pull has left of it is used; if that turns out to be

@@ -164,7 +164,7 @@ impl Strata {
             match pushed {
                 Ok(()) => return Ok(true),
                 Err(crate::registry::Error::Source { source, .. }) => {
-                    let text = format!("layer {layer} is compressed anew: {source}");
+                    let text = format!("layer {layer} is not copied from {repository}: {source}");
                     self.tell(Event::Warning(text));
                 }
                 Err(error) => return Err(error.into()),

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::service::Strata;
 use crate::service::error::{Error, Result};
 use crate::service::mount::absolute;
-use crate::service::{ContainerStatus, Strata};
 use crate::store::{Container, ContainerLock, MountState, Mounted};
 use crate::sys::{self, Errno, Unmount};
 
@@ -42,19 +42,13 @@ impl Strata {
     /// Returns what is mounted.
     pub fn mounts(&self) -> Result<Vec<MountRow>> {
         let mut mounts = Vec::new();
-        for row in self.containers()? {
-            let (state, alive) = match row.status {
-                ContainerStatus::Created => continue,
-                ContainerStatus::Mounted(state) => (state, true),
-                ContainerStatus::Dead(state) => (state, false),
+        for Container { id, name, image, .. } in self.store.containers()? {
+            let (state, alive) = match self.store.mounted(&id)? {
+                Mounted::No => continue,
+                Mounted::Alive(state) => (state, true),
+                Mounted::Dead(state) => (state, false),
             };
-            mounts.push(MountRow {
-                container: row.id,
-                name: row.name,
-                image: row.image,
-                state,
-                alive,
-            });
+            mounts.push(MountRow { container: id, name, image, state, alive });
         }
         Ok(mounts)
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::store::Store;
 use crate::store::error::{Error, Result, io_error};
-use crate::store::files::{list, read_if_exists, remove_if_exists, replace, sync_dir};
+use crate::store::files::{list, open_lock, read_if_exists, remove_if_exists, replace, sync_dir};
 use crate::sys;
 
 /// A container as it was created.
@@ -215,10 +215,7 @@ impl Store {
 
     /// Serialises those who give names.
     fn lock_names(&self) -> Result<File> {
-        let path = self.layout().names_lock();
-        let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(io_error("open", &path))?;
+        let file = open_lock(&self.layout().names_lock())?;
         sys::lock_exclusive(file.as_fd())?;
         Ok(file)
     }

@@ -70,6 +70,18 @@ pub(crate) fn open_if_exists(path: &Path) -> Result<Option<File>> {
     }
 }
 
+/// Opens the file of a lock, which is made if it is missing.
+pub(crate) fn open_lock(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    let file = options.create(true).truncate(false).write(true).open(path);
+    file.map_err(io_error("open", path))
+}
+
+/// Makes sure that a directory is there.
+pub(crate) fn ensure_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(io_error("create", path))
+}
+
 /// Removes a file; it need not exist.
 pub(crate) fn remove_if_exists(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {

@@ -19,10 +19,9 @@ use std::path::{Path, PathBuf};
 use crate::digest::{DiffId, Digest};
 use crate::store::Store;
 use crate::store::containers::remove_tree;
-use crate::store::error::{Result, io_error};
-use crate::store::files::{list, remove_if_exists, rename_if_exists};
+use crate::store::error::Result;
+use crate::store::files::{ensure_dir, list, open_lock, remove_if_exists, rename_if_exists};
 use crate::store::lease::{Claim, is_live, live_claims};
-use crate::store::refs::ensure_dir;
 use crate::sys;
 
 /// What a collection removed.
@@ -63,10 +62,11 @@ impl Store {
         self.sweep_staging()?;
         let candidates = self.candidates()?;
         let marks = self.mark()?;
-        let mut moved = Vec::new();
+        ensure_dir(&self.layout().trash())?;
+        let mut moved = HashSet::new();
         for (sort, name) in candidates {
             if !marks.needs(sort, &name) && self.move_to_trash(sort, &name)? {
-                moved.push((sort, name));
+                moved.insert(sort.trashed(&name));
             }
         }
         // What an earlier collector left behind when it was killed is looked at again, too. What is
@@ -90,21 +90,14 @@ impl Store {
     }
 
     fn try_lock_gc(&self) -> Result<Option<File>> {
-        let file = self.open_gc_lock()?;
+        let file = open_lock(&self.layout().gc_lock())?;
         Ok(sys::try_lock_exclusive(file.as_fd())?.then_some(file))
     }
 
     fn lock_gc(&self) -> Result<File> {
-        let file = self.open_gc_lock()?;
+        let file = open_lock(&self.layout().gc_lock())?;
         sys::lock_exclusive(file.as_fd())?;
         Ok(file)
-    }
-
-    fn open_gc_lock(&self) -> Result<File> {
-        let path = self.layout().gc_lock();
-        let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).open(&path);
-        file.map_err(io_error("open", &path))
     }
 
     /// Removes what dead processes have left in staging.
@@ -193,7 +186,6 @@ impl Store {
     }
 
     fn move_to_trash(&self, sort: Sort, name: &str) -> Result<bool> {
-        ensure_dir(&self.layout().trash())?;
         rename_if_exists(&self.place(sort, name), &self.trashed(sort, name))
     }
 
@@ -212,7 +204,8 @@ impl Store {
         Ok(any)
     }
 
-    fn empty_trash(&self, moved: &[(Sort, String)]) -> Result<Collected> {
+    /// Deletes what is in the trash; `moved` is what of it counts as collected, by its name there.
+    fn empty_trash(&self, moved: &HashSet<String>) -> Result<Collected> {
         let mut collected = Collected::default();
         for trashed in list(&self.layout().trash())? {
             let path = self.layout().trash().join(&trashed);
@@ -221,8 +214,7 @@ impl Store {
                 continue;
             };
             collected.bytes += disk_bytes(&path);
-            let counted = moved.iter().any(|(other, moved)| *other == sort && moved == name);
-            if remove_if_exists(&path)? && counted {
+            if remove_if_exists(&path)? && moved.contains(&trashed) {
                 collected.count(sort, name);
             }
         }
@@ -240,7 +232,7 @@ impl Store {
     }
 
     fn trashed(&self, sort: Sort, name: &str) -> PathBuf {
-        self.layout().trash().join(format!("{}-{name}", sort.prefix()))
+        self.layout().trash().join(sort.trashed(name))
     }
 }
 
@@ -252,6 +244,11 @@ impl Sort {
             Self::Layer => "layer",
             Self::Object => "object",
         }
+    }
+
+    /// Returns the name that a file has in the trash.
+    fn trashed(self, name: &str) -> String {
+        format!("{}-{name}", self.prefix())
     }
 }
 

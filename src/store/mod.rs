@@ -47,10 +47,9 @@ pub use refs::{Ref, RefName};
 pub use stage::Stage;
 
 use crate::store::error::io_error;
-use crate::store::files::{read_if_exists, replace};
+use crate::store::files::{ensure_dir, read_if_exists, replace};
 use crate::store::layout::{DIRECTORIES, Layout};
 use crate::store::objects::Objects;
-use crate::store::refs::ensure_dir;
 
 /// Version of the store's format.
 const VERSION: u32 = 1;

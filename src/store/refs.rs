@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::image::Reference;
 use crate::store::Store;
-use crate::store::error::{Error, Result, io_error};
+use crate::store::error::{Error, Result};
 use crate::store::files::{list, read_if_exists, remove_if_exists, replace, sync_dir};
 
 /// What a reference leads to.
@@ -180,9 +180,4 @@ fn read_ref(path: &Path) -> Result<Option<Ref>> {
     let Some(bytes) = bytes else { return Ok(None) };
     let parsed = serde_json::from_slice(&bytes);
     parsed.map(Some).map_err(|source| Error::Record { path: path.to_owned(), source })
-}
-
-/// Makes sure that a directory is there.
-pub(crate) fn ensure_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(io_error("create", path))
 }

@@ -10,9 +10,8 @@ use crate::digest::{DiffId, Digest};
 use crate::image::{
     Descriptor, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, RootFs,
 };
-use crate::layer::{Content, ObjectSink, ROOT, TarMeta, TarWriter, unpack};
+use crate::layer::{Content, Kind, ObjectSink, ROOT, TarMeta, TarWriter, unpack};
 use crate::store::*;
-use crate::sys::Time;
 
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -24,18 +23,8 @@ fn store() -> (tempfile::TempDir, Store) {
 fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = TarWriter::new(Vec::new());
     for (path, content) in files {
-        let meta = TarMeta {
-            path: path.as_bytes().to_vec(),
-            kind: crate::layer::Kind::Regular,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime: Time::default(),
-            device: 0,
-            target: Vec::new(),
-            xattrs: std::collections::BTreeMap::new(),
-            size: content.len() as u64,
-        };
+        let size = content.len() as u64;
+        let meta = TarMeta { size, ..TarMeta::new(*path, Kind::Regular, 0o644) };
         writer.file(&meta, &mut &**content).unwrap();
     }
     writer.finish().unwrap()

@@ -123,18 +123,7 @@ fn list(index: &Index) -> Vec<String> {
 }
 
 fn meta(path: &str, kind: Kind) -> TarMeta {
-    TarMeta {
-        path: path.as_bytes().to_vec(),
-        kind,
-        mode: if kind == Kind::Directory { 0o755 } else { 0o644 },
-        uid: 0,
-        gid: 0,
-        mtime: Time::default(),
-        device: 0,
-        target: Vec::new(),
-        xattrs: BTreeMap::new(),
-        size: 0,
-    }
+    TarMeta::new(path, kind, if kind == Kind::Directory { 0o755 } else { 0o644 })
 }
 
 /// Builds a tar: `path/` is a directory, `path=text` a file, `path->target` a symbolic link,

@@ -266,3 +266,30 @@ fn a_reader_of_single_bytes_gives_the_same_layer() {
     let unpacked = unpack(reader, files, &mut Memory::default()).unwrap();
     assert_eq!(unpacked.diff_id.0, Digest::of(&tar));
 }
+
+#[test]
+fn regression_a_sparse_map_without_an_end_is_not_read_into_memory() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let records = [record(b"GNU.sparse.major", b"1"), record(b"GNU.sparse.realsize", b"9")];
+    for (entry_type, size, data) in [
+        (tar::EntryType::XHeader, records.concat().len() as u64, records.concat()),
+        (tar::EntryType::Regular, 1 << 40, Vec::new()),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(entry_type);
+        header.set_path("file").unwrap();
+        header.set_size(size);
+        header.set_cksum();
+        builder.append(&header, &data[..]).unwrap();
+    }
+    let mut head = builder.into_inner().unwrap();
+    // Without the blocks of zeros that end an archive.
+    head.truncate(head.len() - 1024);
+    let tar = Cursor::new(head).chain(io::repeat(b'1').take(1 << 20));
+    let files =
+        LayerFiles { index: tempfile::tempfile().unwrap(), recipe: tempfile::tempfile().unwrap() };
+    match unpack(tar, files, &mut Memory::default()).unwrap_err() {
+        Error::Tar { offset, .. } => assert!(offset < 8192, "{offset}"),
+        error => panic!("{error}"),
+    }
+}

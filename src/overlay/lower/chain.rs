@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::layer::{Chain, Content, ROOT};
+use crate::layer::{Chain, Content, Kind, ROOT};
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::{Lower, LowerAttr, LowerEntry, LowerFile, LowerId};
 
@@ -42,6 +42,10 @@ impl Lower for ChainLower {
 
     fn knows_all_names(&self) -> bool {
         true
+    }
+
+    fn kind(&self, id: LowerId) -> Result<Kind> {
+        Ok(self.0.kind(inode(id)?)?)
     }
 
     fn attr(&self, id: LowerId) -> Result<LowerAttr> {

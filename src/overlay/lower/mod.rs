@@ -135,6 +135,9 @@ pub trait Lower: Debug + Send + Sync {
     /// it was looked up.
     fn knows_all_names(&self) -> bool;
 
+    /// Returns what a file is; cheaper than its attributes.
+    fn kind(&self, id: LowerId) -> Result<Kind>;
+
     /// Returns the attributes of a file.
     fn attr(&self, id: LowerId) -> Result<LowerAttr>;
 

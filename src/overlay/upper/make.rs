@@ -96,15 +96,12 @@ impl Upper {
         meta: Meta,
         umask: u32,
     ) -> Result<Temporary> {
-        let name = self.temporary_name();
         let Some(acl) = self.default_acl(dir)? else {
             let mask = Mask::Bits(umask);
-            let meta = mask.apply(meta);
-            let fd = self.make_raw(self.work(), &name, new, meta)?;
-            self.finish(fd.as_fd(), new, meta, mask)?;
-            return Ok(Temporary { name: Some(name), fd });
+            return self.make_temporary(new, mask.apply(meta), mask);
         };
         // The file system hands the default ACL down, so the file is made where there is one.
+        let name = self.temporary_name();
         let nursery = self.temporary_name();
         sys::make_dir(self.work(), &nursery, 0o700)?;
         let target = XattrTarget::At(self.work(), &nursery);
@@ -140,9 +137,14 @@ impl Upper {
             self.finish(fd.as_fd(), new, meta, Mask::Bits(0))?;
             return Ok(Temporary { name: None, fd });
         }
+        self.make_temporary(new, meta, Mask::Bits(0))
+    }
+
+    /// Makes a file in the work directory.
+    fn make_temporary(&self, new: New<'_>, meta: Meta, mask: Mask) -> Result<Temporary> {
         let name = self.temporary_name();
         let fd = self.make_raw(self.work(), &name, new, meta)?;
-        self.finish(fd.as_fd(), new, meta, Mask::Bits(0))?;
+        self.finish(fd.as_fd(), new, meta, mask)?;
         Ok(Temporary { name: Some(name), fd })
     }
 
@@ -268,12 +270,7 @@ impl Upper {
 
     /// Returns the mode with which a file is made before it gets its own.
     fn raw_mode(&self, kind: Kind, meta: Meta) -> u32 {
-        let always = match (self.owners(), kind) {
-            (Owners::Native, _) => 0,
-            (Owners::Mapped, Kind::Directory) => 0o700,
-            (Owners::Mapped, _) => 0o600,
-        };
-        meta.mode & 0o1777 | always
+        meta.mode & 0o1777 | self.always(kind)
     }
 
     /// Makes a regular file that stands for one of another type; what a link holds is its content.

@@ -3,8 +3,8 @@
 //! Kernel documentation, `filesystems/overlayfs.rst`: `opaque`, `redirect`, `metacopy`, `impure`
 //! and `whiteout`, below `trusted.overlay.` or, without privilege, `user.overlay.`. Ours are
 //! `strata.origin`: the lower file that an upper one was copied from, which gives it its inode
-//! number, `strata.redirects`, `strata.device` and `strata.links`; the kernel ignores them. A program that sets an attribute of these names gets it escaped,
-//! as `overlay.overlay.`.
+//! number, `strata.redirects`, `strata.device` and `strata.links`; the kernel ignores them. A program
+//! that sets an attribute of these names gets it escaped, as `overlay.overlay.`.
 //!
 //! Without privilege the owner, mode and type that the file cannot have are kept as
 //! `user.containers.override_stat`, the form that podman's tools share, and attributes outside of
@@ -89,7 +89,6 @@ pub(crate) struct Marks {
     pub(crate) redirect: Option<OsString>,
     pub(crate) metacopy: bool,
     pub(crate) impure: bool,
-    pub(crate) whiteout: bool,
     pub(crate) origin: Option<u64>,
     pub(crate) redirects: bool,
     /// It stands for the device 0/0.
@@ -125,8 +124,12 @@ impl Namespace {
 
     /// Reads all marks of a file.
     pub(crate) fn read(self, target: XattrTarget<'_>) -> Result<Marks> {
+        self.read_named(target, &sys::list_xattr(target)?)
+    }
+
+    fn read_named(self, target: XattrTarget<'_>, names: &[OsString]) -> Result<Marks> {
         let mut marks = Marks::default();
-        for name in sys::list_xattr(target)? {
+        for name in names {
             let Some(name) = name.to_str() else { continue };
             let suffix = name.strip_prefix(self.prefix()).unwrap_or("");
             if suffix.is_empty() && name != OVERRIDE_STAT {
@@ -141,7 +144,6 @@ impl Namespace {
                 "redirect" => marks.redirect = Some(OsString::from_vec(value)),
                 "metacopy" => marks.metacopy = true,
                 "impure" => marks.impure = true,
-                "whiteout" => marks.whiteout = true,
                 "strata.origin" => marks.origin = parse_decimal(&value),
                 "strata.redirects" => marks.redirects = true,
                 "strata.device" => marks.device = true,
@@ -153,12 +155,30 @@ impl Namespace {
         Ok(marks)
     }
 
+    /// Tells whether a file stands for one that is gone: a device 0/0 does, and in a directory that says
+    /// so an empty file with a mark.
+    pub(crate) fn is_whiteout(
+        self,
+        stat: &Stat,
+        xattr_whiteouts: bool,
+        target: XattrTarget<'_>,
+    ) -> Result<bool> {
+        if stat.is_whiteout_device() {
+            return Ok(true);
+        }
+        if !xattr_whiteouts || !stat.is_regular() || stat.size > 0 {
+            return Ok(false);
+        }
+        Ok(sys::xattr_if_set(target, &self.name(Mark::Whiteout))?.is_some())
+    }
+
     /// Reads the marks of a file of a lower directory, which any driver may have written.
     pub(crate) fn read_lower(self, target: XattrTarget<'_>) -> Result<Marks> {
-        let mut marks = self.read(target)?;
-        for name in sys::list_xattr(target)? {
-            if !marks.opaque && OPAQUE_ELSEWHERE.iter().any(|other| *other == name) {
-                let value = sys::xattr_if_set(target, &name)?;
+        let names = sys::list_xattr(target)?;
+        let mut marks = self.read_named(target, &names)?;
+        for name in names.iter().filter(|name| OPAQUE_ELSEWHERE.iter().any(|other| other == name)) {
+            if !marks.opaque {
+                let value = sys::xattr_if_set(target, name)?;
                 marks.opaque = value.is_some_and(|value| value.starts_with(b"y"));
             }
         }

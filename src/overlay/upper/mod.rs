@@ -283,16 +283,11 @@ impl Upper {
         xattr_whiteouts: bool,
     ) -> Result<Child> {
         let Some(stat) = self.child_stat(dir, name)? else { return Ok(Child::Nothing) };
-        if stat.is_whiteout_device() {
-            return Ok(Child::Whiteout);
-        }
-        if xattr_whiteouts && stat.is_regular() && stat.size == 0 {
-            let marks = self.namespace.read(XattrTarget::At(dir, name))?;
-            if marks.whiteout {
-                return Ok(Child::Whiteout);
-            }
-        }
-        Ok(Child::There(stat))
+        let target = XattrTarget::At(dir, name);
+        Ok(match self.namespace.is_whiteout(&stat, xattr_whiteouts, target)? {
+            true => Child::Whiteout,
+            false => Child::There(stat),
+        })
     }
 
     fn child_stat(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Stat>> {

@@ -19,9 +19,11 @@ pub(crate) struct Meta {
     pub(crate) mode: u32,
 }
 
-/// Permissions that a mapped file or directory always has for its real owner, who serves it.
-const MAPPED_FILE: u32 = 0o600;
-const MAPPED_DIR: u32 = 0o700;
+impl From<&Stat> for Meta {
+    fn from(stat: &Stat) -> Self {
+        Self { uid: stat.uid, gid: stat.gid, mode: stat.mode & mode::PERMISSIONS }
+    }
+}
 
 /// The number of the device that, with a mark, stands for the device 0/0. Nothing has it: the major
 /// number 0 is for file systems without a device.
@@ -91,8 +93,7 @@ impl Upper {
             // It cannot have marks, and needs none: it is root's, like every link that has none.
             return Ok(());
         }
-        let always = if real_kind == Kind::Directory { MAPPED_DIR } else { MAPPED_FILE };
-        let real_mode = meta.mode & 0o777 | always;
+        let real_mode = meta.mode & 0o777 | self.always(real_kind);
         let special = !matches!(kind, Kind::Regular | Kind::Directory);
         let over = OverrideStat {
             uid: meta.uid,
@@ -105,6 +106,16 @@ impl Upper {
             sys::chmod(fd, real_mode)?;
         }
         Ok(())
+    }
+
+    /// Returns permissions that a file always has: a mapped one those that its real owner, who serves
+    /// it, cannot do without.
+    pub(crate) const fn always(&self, kind: Kind) -> u32 {
+        match (self.owners(), kind) {
+            (Owners::Native, _) => 0,
+            (Owners::Mapped, Kind::Directory) => 0o700,
+            (Owners::Mapped, _) => 0o600,
+        }
     }
 
     /// Tells whether a file is kept as a regular file with a mark.

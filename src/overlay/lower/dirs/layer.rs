@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use crate::layer::join_path;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::upper::{Marks, Namespace};
 use crate::sys::{self, Errno, Stat, XattrTarget, open_flags};
@@ -103,7 +104,7 @@ impl Layer {
     }
 
     /// Calls `with` on what the attributes of a file can be read from.
-    fn with_target<T>(
+    pub(super) fn with_target<T>(
         &self,
         path: &OsStr,
         with: impl FnOnce(XattrTarget<'_>) -> Result<T>,
@@ -160,9 +161,5 @@ impl Layer {
 
 /// Returns the path of a name in a directory.
 pub(super) fn join(dir: &OsStr, name: &OsStr) -> OsString {
-    if dir.is_empty() {
-        return name.to_owned();
-    }
-    let slash: &[u8] = b"/";
-    OsString::from_vec([dir.as_bytes(), slash, name.as_bytes()].concat())
+    OsString::from_vec(join_path(dir.as_bytes(), name.as_bytes()))
 }

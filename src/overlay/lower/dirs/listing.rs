@@ -79,20 +79,13 @@ impl DirsLower {
                 Some(_) => true,
             };
             let (kind, id) = match kind {
-                Some(kind) if sure && self.tells_inodes(part) => {
+                Some(kind) if sure && layer.tells_inodes() => {
                     (kind, self.number_of(part.device, entry.ino))
                 }
                 _ => {
                     let path = join(&part.path, entry.name);
                     let Some(stat) = layer.stat_if_exists(&path)? else { continue };
-                    if stat.is_whiteout_device() {
-                        continue;
-                    }
-                    if part.xattr_whiteouts
-                        && stat.is_regular()
-                        && stat.size == 0
-                        && layer.marks(&path, self.namespace)?.whiteout
-                    {
+                    if self.is_whiteout(part, &path, &stat)? {
                         continue;
                     }
                     (Kind::of(stat.mode), self.number(&stat))
@@ -102,10 +95,5 @@ impl DirsLower {
         }
         seen.extend(hidden);
         Ok(())
-    }
-
-    /// Tells whether the file system of a part gives in a listing the numbers that stat(2) gives.
-    fn tells_inodes(&self, part: &Part) -> bool {
-        self.layer(part.layer).is_ok_and(|layer| layer.tells_inodes())
     }
 }

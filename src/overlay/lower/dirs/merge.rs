@@ -21,7 +21,7 @@ pub(super) const DOT_WHITEOUT: &[u8] = b".wh.";
 const DOT_OPAQUE: &str = ".wh..wh..opq";
 
 /// A directory of one layer that is part of a merged one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) layer: u16,
     /// From the root of the layer; empty for the root.
@@ -46,6 +46,8 @@ pub(super) enum Found {
     /// Not a directory.
     File {
         layer: u16,
+        /// From the root of the layer.
+        path: OsString,
         stat: Stat,
         /// Where its content is, if another layer has that.
         data: Option<Arc<(u16, OsString)>>,
@@ -58,7 +60,7 @@ pub(super) enum Found {
 enum Seen {
     Nothing,
     Whiteout,
-    File(Stat),
+    File(OsString, Stat),
     Dir(Part),
 }
 
@@ -71,11 +73,11 @@ impl DirsLower {
             match self.see(part, &name)? {
                 Seen::Nothing => {}
                 Seen::Whiteout => break,
-                Seen::File(stat) if found.is_empty() => {
-                    let data = self.data_of(dir, part, &name, &stat)?;
-                    return Ok(Found::File { layer: part.layer, stat, data });
+                Seen::File(path, stat) if found.is_empty() => {
+                    let data = self.data_of(dir, part, &path, &name, &stat)?;
+                    return Ok(Found::File { layer: part.layer, path, stat, data });
                 }
-                Seen::File(_) => break,
+                Seen::File(..) => break,
                 Seen::Dir(below) => {
                     let (is_opaque, redirect) = (below.is_opaque, below.redirect.clone());
                     let layer = below.layer;
@@ -107,14 +109,12 @@ impl DirsLower {
 
     /// Walks from the root of the layers below `layer`.
     fn walk(&self, layer: u16, path: &OsStr) -> Result<Found> {
-        let mut at = Vec::new();
-        for number in layer + 1..u16::try_from(self.layers.len()).unwrap_or(u16::MAX) {
-            if !self.layer(number)?.is_data_only() {
-                at.push(self.part(number, OsStr::new(""))?);
-            }
-        }
-        let mut found = Found::Dir(at);
-        for name in path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        let roots = self.roots.get(usize::from(layer) + 1..).unwrap_or_default();
+        let path = path.as_bytes().split(|byte| *byte == b'/');
+        let mut names = path.filter(|name| !name.is_empty());
+        let Some(first) = names.next() else { return Ok(Found::Dir(roots.to_vec())) };
+        let mut found = self.find(roots, OsStr::from_bytes(first))?;
+        for name in names {
             let Found::Dir(parts) = found else { return Ok(Found::Nothing) };
             found = self.find(&parts, OsStr::from_bytes(name))?;
         }
@@ -126,14 +126,14 @@ impl DirsLower {
         &self,
         dir: &[Part],
         part: &Part,
+        path: &OsStr,
         name: &OsStr,
         stat: &Stat,
     ) -> Result<Option<Arc<(u16, OsString)>>> {
         if !stat.is_regular() || stat.size == 0 {
             return Ok(None);
         }
-        let path = join(&part.path, name);
-        let marks = self.layer(part.layer)?.marks(&path, self.namespace)?;
+        let marks = self.layer(part.layer)?.marks(path, self.namespace)?;
         if !marks.metacopy {
             return Ok(None);
         }
@@ -148,34 +148,11 @@ impl DirsLower {
         };
         match found {
             Found::File { data: Some(data), .. } => Ok(Some(data)),
-            Found::File { layer, data: None, stat } if stat.is_regular() => {
-                self.path_of(dir, part, layer, name, redirect.as_deref())
+            Found::File { layer, path, data: None, stat } if stat.is_regular() => {
+                Ok(Some(Arc::new((layer, path))))
             }
             _ => self.in_data_only(redirect.as_deref()),
         }
-    }
-
-    /// Returns the path of the file with the content of another, which `find` or `walk` has found.
-    fn path_of(
-        &self,
-        dir: &[Part],
-        part: &Part,
-        layer: u16,
-        name: &OsStr,
-        redirect: Option<&OsStr>,
-    ) -> Result<Option<Arc<(u16, OsString)>>> {
-        let path = match redirect {
-            Some(path) if path.as_bytes().starts_with(b"/") => {
-                let (above, last) = split(path);
-                let parts = self.dir_at(part.layer, &above)?;
-                parts.iter().find(|part| part.layer == layer).map(|part| join(&part.path, &last))
-            }
-            other => {
-                let name = other.unwrap_or(name);
-                dir.iter().find(|part| part.layer == layer).map(|part| join(&part.path, name))
-            }
-        };
-        Ok(path.map(|path| Arc::new((layer, path))))
     }
 
     /// Looks for content in the layers that hold nothing else.
@@ -193,10 +170,9 @@ impl DirsLower {
         Ok(None)
     }
 
-    /// Returns the directory at a path of a layer.
-    pub(super) fn part(&self, number: u16, path: &OsStr) -> Result<Part> {
+    /// Returns the directory at a path of a layer, which has these attributes.
+    pub(super) fn part(&self, number: u16, path: &OsStr, stat: &Stat) -> Result<Part> {
         let layer = self.layer(number)?;
-        let stat = layer.stat(path)?;
         let marks = layer.dir_marks(path, self.namespace)?;
         let is_opaque =
             marks.opaque || layer.stat_if_exists(&join(path, DOT_OPAQUE.as_ref()))?.is_some();
@@ -233,21 +209,22 @@ impl DirsLower {
         let layer = self.layer(part.layer)?;
         let path = join(&part.path, name);
         let Some(stat) = layer.stat_if_exists(&path)? else { return Ok(otherwise) };
-        if stat.is_whiteout_device() {
-            return Ok(Seen::Whiteout);
-        }
         if stat.is_dir() {
-            let mut below = self.part(part.layer, &path)?;
+            let mut below = self.part(part.layer, &path, &stat)?;
             below.is_opaque |= matches!(otherwise, Seen::Whiteout);
             return Ok(Seen::Dir(below));
         }
-        if part.xattr_whiteouts && stat.is_regular() && stat.size == 0 {
-            let marks = layer.marks(&path, self.namespace)?;
-            if marks.whiteout {
-                return Ok(Seen::Whiteout);
-            }
+        if self.is_whiteout(part, &path, &stat)? {
+            return Ok(Seen::Whiteout);
         }
-        Ok(Seen::File(stat))
+        Ok(Seen::File(path, stat))
+    }
+
+    /// Tells whether a file in a part of a directory stands for one that is gone.
+    pub(super) fn is_whiteout(&self, part: &Part, path: &OsStr, stat: &Stat) -> Result<bool> {
+        self.layer(part.layer)?.with_target(path, |target| {
+            self.namespace.is_whiteout(stat, part.xattr_whiteouts, target)
+        })
     }
 
     /// Tells whether files of a directory are whiteouts by their names. The directory is read once
@@ -268,12 +245,4 @@ impl DirsLower {
         }
         Ok(*part.dot_whiteouts.get_or_init(|| has))
     }
-}
-
-/// Splits a path into its directory and its last name.
-fn split(path: &OsStr) -> (OsString, OsString) {
-    let bytes = path.as_bytes();
-    let at = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    let (dir, name) = bytes.split_at(at);
-    (OsStr::from_bytes(dir).to_owned(), OsStr::from_bytes(name).to_owned())
 }

@@ -67,6 +67,8 @@ pub struct DirsLower {
     static_links: bool,
     /// File systems by device number; the first one is that of the upper.
     devices: Vec<u64>,
+    /// The roots of the layers, first on top, but for those that only give contents.
+    roots: Vec<Part>,
     root: LowerId,
     table: Table,
     listings: Mutex<LruCache<LowerId, Arc<Listing>>>,
@@ -78,9 +80,6 @@ impl DirsLower {
     /// # Errors
     /// [`Error::Setup`] names the directory that cannot be used.
     pub fn open(dirs: &LowerDirs) -> Result<Self> {
-        if dirs.dirs.is_empty() {
-            return Err(Error::Setup("there is no lower directory".to_owned()));
-        }
         let mut layers = Vec::new();
         for (path, is_data_only) in (dirs.dirs.iter().map(|path| (path, false)))
             .chain(dirs.data_only.iter().map(|path| (path, true)))
@@ -103,35 +102,40 @@ impl DirsLower {
             override_stat: dirs.override_stat,
             static_links: dirs.static_links,
             devices,
+            roots: Vec::new(),
             root: LowerId(0),
             table: Table::new(),
             listings: Mutex::new(LruCache::new(LISTINGS)),
         };
+        lower.roots = lower.find_roots()?;
         lower.add_root()?;
         Ok(lower)
     }
 
-    fn add_root(&mut self) -> Result<()> {
-        let mut parts = Vec::new();
+    /// Returns the roots of the layers that show files.
+    fn find_roots(&self) -> Result<Vec<Part>> {
+        let mut roots = Vec::new();
         for (number, layer) in self.layers.iter().enumerate() {
             if layer.is_data_only() {
                 break;
             }
             let number = u16::try_from(number)
                 .map_err(|_| Error::Setup("there are more than 65,535 layers".to_owned()))?;
-            let part = self.part(number, OsStr::new(""))?;
-            let is_opaque = part.is_opaque;
-            parts.push(part);
-            if is_opaque {
-                break;
-            }
+            let path = OsStr::new("");
+            roots.push(self.part(number, path, &layer.stat(path)?)?);
         }
-        let stat = match parts.first() {
-            Some(part) => self.layer(part.layer)?.stat(&part.path)?,
-            None => return Err(Error::Setup("there is no lower directory".to_owned())),
+        Ok(roots)
+    }
+
+    /// Merges the roots, down to the first that is opaque.
+    fn add_root(&mut self) -> Result<()> {
+        let Some(top) = self.roots.first() else {
+            return Err(Error::Setup("there is no lower directory".to_owned()));
         };
-        self.root = self.number(&stat);
-        self.table.add_root(self.root, parts);
+        self.root = self.number_of(top.device, top.inode);
+        let opaque = self.roots.iter().position(|part| part.is_opaque);
+        let last = opaque.unwrap_or(self.roots.len());
+        self.table.add_root(self.root, self.roots.iter().take(last + 1).cloned().collect());
         Ok(())
     }
 
@@ -229,6 +233,17 @@ impl Lower for DirsLower {
         false
     }
 
+    fn kind(&self, id: LowerId) -> Result<Kind> {
+        match self.table.at(id)? {
+            At::Dir(_) => Ok(Kind::Directory),
+            // A mark may say that it stands for something else.
+            At::File { kind: Kind::Regular, .. } if self.override_stat => {
+                Ok(Kind::of(self.attr(id)?.mode))
+            }
+            At::File { kind, .. } => Ok(kind),
+        }
+    }
+
     fn attr(&self, id: LowerId) -> Result<LowerAttr> {
         let (layer, path) = self.location(id)?;
         let stat = self.shown(layer, &path)?;
@@ -254,9 +269,10 @@ impl Lower for DirsLower {
         let parts = self.parts(dir)?;
         match self.find(&parts, name)? {
             Found::Nothing => Ok(None),
-            Found::File { layer, stat, data } => {
+            Found::File { layer, stat, data, .. } => {
                 let id = self.number(&stat);
-                self.table.add(id, dir, name, At::File { layer, has_links: stat.nlink > 1, data });
+                let (kind, has_links) = (Kind::of(stat.mode), stat.nlink > 1);
+                self.table.add(id, dir, name, At::File { layer, kind, has_links, data });
                 Ok(Some(id))
             }
             Found::Dir(parts) => {

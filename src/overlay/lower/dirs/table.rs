@@ -1,7 +1,7 @@
 //! What is known of the files of a stack: where each was found.
 //!
-//! An entry stays while it is kept, because the kernel knows the file, or something below it is. One that was only passed by
-//! is dropped when the table has doubled twice since.
+//! An entry stays while it is kept, because the kernel knows the file, or something below it is. One
+//! that was only passed by is dropped when the table has doubled twice since.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::LowerId;
 use crate::overlay::lower::dirs::merge::Part;
@@ -22,6 +23,8 @@ pub(super) enum At {
     File {
         /// The layer.
         layer: u16,
+        /// What it is on the disk.
+        kind: Kind,
         /// It has other names.
         has_links: bool,
         /// Where its content is, if another layer has that (`metacopy`).

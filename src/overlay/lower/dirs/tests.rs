@@ -10,6 +10,7 @@ struct Stack {
     folder: tempfile::TempDir,
     layers: Vec<&'static str>,
     data_only: Vec<&'static str>,
+    override_stat: bool,
 }
 
 impl Stack {
@@ -24,7 +25,8 @@ impl Stack {
                 make(&folder.path().join(layer), name, layer);
             }
         }
-        Self { folder, layers: layers.iter().map(|(layer, _)| *layer).collect(), data_only: vec![] }
+        let layers = layers.iter().map(|(layer, _)| *layer).collect();
+        Self { folder, layers, data_only: vec![], override_stat: false }
     }
 
     fn open(&self) -> DirsLower {
@@ -35,7 +37,7 @@ impl Stack {
             data_only: paths(&self.data_only),
             upper: None,
             user_marks: true,
-            override_stat: false,
+            override_stat: self.override_stat,
             static_links: false,
         })
         .unwrap()
@@ -174,6 +176,27 @@ fn attributes_may_have_their_content_in_another_layer() {
     assert_eq!(text(&lower, "data").as_deref(), Some("store"));
     assert_eq!(names(&lower, ""), ["data", "dir", "moved", "same"]);
     assert_eq!(find(&lower, "ab"), None);
+}
+
+#[test]
+fn a_kind_is_that_of_the_attributes_also_when_a_mark_says_it() {
+    let mut stack = Stack::new(&[("low", &["dir/", "file", "fifo", "link->file"])]);
+    stack.set("low/fifo", "user.containers.override_stat", "0:0:600:pipe");
+    for (override_stat, fifo) in [(false, Kind::Regular), (true, Kind::Fifo)] {
+        stack.override_stat = override_stat;
+        let lower = stack.open();
+        for (name, kind) in [
+            ("", Kind::Directory),
+            ("dir", Kind::Directory),
+            ("file", Kind::Regular),
+            ("fifo", fifo),
+            ("link", Kind::Symlink),
+        ] {
+            let id = find(&lower, name).unwrap();
+            assert_eq!(lower.kind(id).unwrap(), kind, "{name}");
+            assert_eq!(Kind::of(lower.attr(id).unwrap().mode), kind, "{name}");
+        }
+    }
 }
 
 #[test]
