@@ -13,3 +13,4 @@ mod push;
 mod refusal;
 mod resume;
 mod same;
+mod words;
