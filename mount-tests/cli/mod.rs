@@ -14,3 +14,4 @@ mod push;
 mod refusal;
 mod resume;
 mod same;
+mod words;

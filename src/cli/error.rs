@@ -4,8 +4,6 @@ use std::error::Error as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ErrorKind};
-
 use crate::service::Error;
 
 /// Why a command ends without having done everything that it was asked.
@@ -17,6 +15,10 @@ pub(crate) enum Failure {
     Several(Vec<Error>),
     /// What was typed makes no sense.
     Text(String),
+    /// An option is not known or has a wrong value; all that is to be said.
+    Flag(String),
+    /// Other words than options are wrong; all that is to be said.
+    Words(String),
     /// Another process has told why, and this is its exit code.
     Told(u8),
     /// Nobody reads what this prints any more.
@@ -37,6 +39,7 @@ impl Failure {
             Self::One(error) => say(&chain(error)),
             Self::Several(errors) => errors.iter().for_each(|error| say(&chain(error))),
             Self::Text(text) => say(text),
+            Self::Flag(text) | Self::Words(text) => say_bare(text),
             Self::Output(error) => say(&format!("standard output: {error}")),
             Self::Told(_) | Self::Closed => {}
         }
@@ -46,7 +49,9 @@ impl Failure {
     /// Returns the exit code, docker's for the same.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::One(_) | Self::Several(_) | Self::Text(_) | Self::Output(_) => 1,
+            Self::One(_) | Self::Several(_) | Self::Text(_) => 1,
+            Self::Words(_) | Self::Output(_) => 1,
+            Self::Flag(_) => 125,
             Self::Told(code) => *code,
             Self::Closed => 0,
         }
@@ -81,7 +86,11 @@ impl From<io::Error> for Failure {
 
 /// Writes a line to standard error; if that is closed there is nobody to tell.
 fn say(text: &str) {
-    let written = writeln!(io::stderr(), "Error: {text}");
+    say_bare(&format!("Error: {text}"));
+}
+
+fn say_bare(text: &str) {
+    let written = writeln!(io::stderr(), "{text}");
     drop(written);
 }
 
@@ -99,26 +108,4 @@ pub(crate) fn chain(error: &Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Says what is wrong with what was typed, as docker does, and returns its exit code.
-pub(crate) fn usage_error(error: &clap::Error) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        let printed = write!(io::stdout(), "{error}");
-        return ExitCode::from(u8::from(
-            printed.is_err_and(|e| e.kind() != io::ErrorKind::BrokenPipe),
-        ));
-    }
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let printed = write!(io::stderr(), "{error}");
-        drop(printed);
-        return ExitCode::SUCCESS;
-    }
-    let printed = write!(io::stderr(), "{error}");
-    drop(printed);
-    let unknown_flag = error.kind() == ErrorKind::UnknownArgument
-        && error
-            .get(ContextKind::InvalidArg)
-            .is_some_and(|argument| argument.to_string().starts_with('-'));
-    ExitCode::from(if unknown_flag { 125 } else { 1 })
 }

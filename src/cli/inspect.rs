@@ -24,6 +24,36 @@ pub(crate) struct Arguments {
     names: Vec<String>,
 }
 
+/// Show everything that is known of images, as JSON
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  strata image inspect debian:12")]
+pub(crate) struct ImageArguments {
+    /// Images
+    #[arg(required = true, value_name = "IMAGE")]
+    names: Vec<String>,
+}
+
+/// Show everything that is known of containers, as JSON
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  strata container inspect work")]
+pub(crate) struct ContainerArguments {
+    /// Containers
+    #[arg(required = true, value_name = "CONTAINER")]
+    names: Vec<String>,
+}
+
+impl From<ImageArguments> for Arguments {
+    fn from(arguments: ImageArguments) -> Self {
+        Self { r#type: Some(Type::Image), names: arguments.names }
+    }
+}
+
+impl From<ContainerArguments> for Arguments {
+    fn from(arguments: ContainerArguments) -> Self {
+        Self { r#type: Some(Type::Container), names: arguments.names }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Type {
     Image,

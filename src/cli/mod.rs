@@ -16,6 +16,7 @@ mod error;
 mod export;
 mod find;
 mod format;
+mod group;
 mod history;
 mod images;
 mod import;
@@ -34,15 +35,16 @@ mod rmi;
 mod tag;
 mod tree;
 mod umount;
+mod usage;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::cli::error::{Failure, usage_error};
+use crate::cli::error::Failure;
 use crate::service::{Progress, Quiet, RegistryOptions, Strata, is_driver_name};
 
 /// Where the help lists what every command takes.
@@ -54,7 +56,6 @@ const GLOBAL: &str = "Options of every command";
 #[command(
     name = "strata",
     version,
-    disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "Example:\n  strata pull debian:12\n  strata mount --rw --name work debian:12 \
@@ -86,6 +87,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(subcommand)]
+    Image(group::Image),
+    #[command(subcommand)]
+    Container(group::Container),
     Cat(cat::Arguments),
     Commit(commit::Arguments),
     Create(create::Arguments),
@@ -130,19 +135,26 @@ impl Context {
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
     start_logging();
-    let arguments = match Arguments::try_parse_from(words(std::env::args_os())) {
-        Ok(arguments) => arguments,
-        Err(error) => return usage_error(&error),
-    };
-    let mut options = RegistryOptions::default();
-    options.insecure.extend(arguments.insecure_registry);
-    let done = match arguments.root.or_else(default_root) {
-        Some(root) => dispatch(arguments.command, &Context { root, options }),
-        None => Err(Failure::text("neither XDG_DATA_HOME nor HOME is set; say --root DIR")),
-    };
-    match done {
+    match parse(&words(std::env::args_os())).and_then(run_arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+/// Returns what the words mean.
+fn parse(words: &[OsString]) -> Result<Arguments, Failure> {
+    let mut command = usage::shaped(Arguments::command());
+    let matches = command.try_get_matches_from_mut(words);
+    let arguments = matches.and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches));
+    arguments.map_err(|error| usage::explain(&error, &command, words))
+}
+
+fn run_arguments(arguments: Arguments) -> Result<(), Failure> {
+    let mut options = RegistryOptions::default();
+    options.insecure.extend(arguments.insecure_registry);
+    match arguments.root.or_else(default_root) {
+        Some(root) => dispatch(arguments.command, &Context { root, options }),
+        None => Err(Failure::text("neither XDG_DATA_HOME nor HOME is set; say --root DIR")),
     }
 }
 
@@ -162,6 +174,8 @@ fn words(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Image(command) => dispatch(command.into(), context),
+        Command::Container(command) => dispatch(command.into(), context),
         Command::Cat(arguments) => cat::run(&arguments, context),
         Command::Commit(arguments) => commit::run(arguments, context),
         Command::Create(arguments) => create::run(arguments, context),
