@@ -8,8 +8,7 @@ use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
-use crate::cli::tag::refuse_digest;
-use crate::image::Reference;
+use crate::cli::tag::new_name;
 use crate::service::CommitRequest;
 
 /// Make a new image of what a container has changed
@@ -39,8 +38,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
-    let reference: Option<Reference> = arguments.name.as_deref().map(str::parse).transpose()?;
-    let reference = reference.map(refuse_digest).transpose()?;
+    let reference = new_name(arguments.name.as_deref())?;
     let strata = context.strata_with(Arc::new(Shown::new(true)))?;
     let id = strata.commit(&CommitRequest {
         container: arguments.container,

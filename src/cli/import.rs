@@ -9,8 +9,8 @@ use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
-use crate::cli::tag::refuse_digest;
-use crate::image::{Platform, Reference};
+use crate::cli::tag::new_name;
+use crate::image::Platform;
 use crate::service::{ImportRequest, ImportSource};
 
 /// Make an image of a tar or a directory
@@ -46,8 +46,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
-    let reference: Option<Reference> = arguments.name.as_deref().map(str::parse).transpose()?;
-    let reference = reference.map(refuse_digest).transpose()?;
+    let reference = new_name(arguments.name.as_deref())?;
     let source = if arguments.source.as_os_str() == "-" {
         ImportSource::Stdin
     } else {

@@ -30,8 +30,14 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failur
     Ok(context.strata()?.tag(&arguments.source, &target)?)
 }
 
+/// Returns the name of a new image, if it is to have one.
+pub(crate) fn new_name(text: Option<&str>) -> Result<Option<Reference>, Failure> {
+    let name: Option<Reference> = text.map(str::parse).transpose()?;
+    name.map(refuse_digest).transpose()
+}
+
 /// Refuses to give an image a name with a digest, which only a registry can.
-pub(crate) fn refuse_digest(name: Reference) -> Result<Reference, Failure> {
+fn refuse_digest(name: Reference) -> Result<Reference, Failure> {
     match name.digest() {
         Some(_) => Err(Failure::text("refusing to create a tag with a digest reference")),
         None => Ok(name),

@@ -86,11 +86,6 @@ impl BlobReader {
         Ok(reader)
     }
 
-    /// Returns how many bytes of the blob have been read, the offset included.
-    pub const fn position(&self) -> u64 {
-        self.position
-    }
-
     const fn remaining(&self) -> u64 {
         self.descriptor.size.saturating_sub(self.position)
     }

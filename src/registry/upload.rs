@@ -7,7 +7,6 @@
 
 use std::io;
 use std::io::Read;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -189,7 +188,7 @@ impl Upload<'_> {
                 let (digest, expected_bytes) = (self.digest, self.size);
                 return Err(Error::SourceLength { digest, expected_bytes, found_bytes });
             }
-            match hosts.runtime().within(stall_limit(hosts), sender.send(Bytes::from(chunk))) {
+            match hosts.runtime().within(hosts.read_timeout(), sender.send(Bytes::from(chunk))) {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Ok(()),
                 Err(_) => return Err(silent(&grant.url("blobs/uploads/"))),
@@ -202,11 +201,6 @@ impl Upload<'_> {
     const fn unreadable(&self, source: io::Error) -> Error {
         Error::Source { digest: self.digest, source }
     }
-}
-
-/// Returns how long the network may take to accept the next chunk.
-const fn stall_limit(hosts: &Hosts) -> Duration {
-    hosts.read_timeout()
 }
 
 /// Reads until the chunk is full or the source ends.

@@ -1,6 +1,6 @@
 //! Containers: a writable layer over an image, and who has it mounted.
 //!
-//! A container is a directory: `config.json`, which never changes but by renaming it; `upper/` and
+//! A container is a directory: `config.json`, which never changes; `upper/` and
 //! `work/`; `state`, which says where it is mounted and by which process. The process that serves
 //! the mount owns the lock file `lock`, so whether a mount is alive is asked of the kernel
 //! and not of a file.
@@ -85,15 +85,6 @@ impl Store {
         let path = self.layout().container(&container.id);
         fs::rename(&staged, &path).map_err(io_error("create", &path))?;
         sync_dir(&self.layout().containers())
-    }
-
-    /// Gives a container another name.
-    pub fn rename_container(&self, id: &str, name: &str) -> Result<()> {
-        let _names = self.lock_names()?;
-        self.check_name(name)?;
-        let Some(container) = self.container(id)? else { return Ok(()) };
-        let renamed = Container { name: name.to_owned(), ..container };
-        self.write_config(&renamed)
     }
 
     /// Returns the container with this id; none when there is none.
@@ -206,11 +197,6 @@ impl Store {
 
     fn state_path(&self, id: &str) -> PathBuf {
         self.layout().container(id).join("state")
-    }
-
-    fn write_config(&self, container: &Container) -> Result<()> {
-        let path = self.layout().container(&container.id).join("config.json");
-        replace(&self.layout().staging(), &path, &encode(container))
     }
 
     /// Serialises those who give names.
