@@ -199,3 +199,25 @@ fn a_mount_shows_an_image_in_milliseconds_whatever_its_layers() {
     session.run(&["mount", "base:1", "mount"]);
     assert!(count() - before < 12, "{} files for a mount", count() - before);
 }
+
+#[test]
+fn a_container_gets_another_name() {
+    let session = with_container(Who::User);
+    session.run(&["create", "--name", "other", "base:1"]);
+    session.run(&["mount", "box", "mount"]);
+    assert_eq!(session.run(&["rename", "box", "work"]), "");
+    assert_eq!(session.run(&["diff", "work"]), "");
+    session.unmount("work");
+    for (arguments, said) in [
+        (["rename", "box", "again"], "No such container: box"),
+        (["rename", "work", "other"], "\"/other\" is already in use by container"),
+        (["rename", "work", "work"], "has the name work already"),
+        (["rename", "work", "no/name"], "no/name"),
+    ] {
+        let output = session.try_run(&arguments);
+        assert_eq!(output.code, 1, "{arguments:?}");
+        assert!(output.stderr.contains(said), "{arguments:?}: {}", output.stderr);
+    }
+    session.run(&["container", "rename", "work", "box"]);
+    session.run(&["rm", "box", "other"]);
+}

@@ -6,7 +6,8 @@ use clap::Subcommand;
 
 use crate::cli::Command;
 use crate::cli::{
-    commit, create, diff, export, history, images, import, inspect, ps, pull, push, rm, rmi, tag,
+    commit, create, diff, export, history, images, import, inspect, ps, pull, push, rename, rm,
+    rmi, tag,
 };
 
 macro_rules! groups {
@@ -55,6 +56,7 @@ groups! {
         Inspect(inspect::ContainerArguments) => Inspect,
         #[command(visible_aliases = ["list", "ps"])]
         Ls(ps::Arguments) => Ps,
+        Rename(rename::Arguments) => Rename,
         #[command(visible_alias = "remove")]
         Rm(rm::Arguments) => Rm,
     }

@@ -30,6 +30,7 @@ mod progress;
 mod ps;
 mod pull;
 mod push;
+mod rename;
 mod rm;
 mod rmi;
 mod tag;
@@ -107,6 +108,7 @@ enum Command {
     Ps(ps::Arguments),
     Pull(pull::Arguments),
     Push(push::Arguments),
+    Rename(rename::Arguments),
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
     Tag(tag::Arguments),
@@ -192,6 +194,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Ps(arguments) => ps::run(&arguments, context),
         Command::Pull(arguments) => pull::run(arguments, context),
         Command::Push(arguments) => push::run(&arguments, context),
+        Command::Rename(arguments) => rename::run(&arguments, context),
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),
         Command::Tag(arguments) => tag::run(&arguments, context),

@@ -142,6 +142,16 @@ impl Strata {
         })
     }
 
+    /// Gives a container another name.
+    pub fn rename(&self, container: &str, name: &str) -> Result<()> {
+        check_name(name)?;
+        let container = self.find_container(container)?;
+        match container.name == name {
+            true => Err(Error::SameName(name.to_owned())),
+            false => Ok(self.store.rename_container(&container.id, name)?),
+        }
+    }
+
     /// Removes a container with its changes. One that is mounted only by force.
     pub fn remove(&self, container: &str, force: bool) -> Result<()> {
         let container = self.find_container(container)?;

@@ -36,6 +36,9 @@ pub enum Error {
     /// Links lead to links without end.
     #[error("{0} leads through more than 40 symbolic links")]
     LinkLoop(String),
+    /// A container is to get the name that it has.
+    #[error("the container has the name {0} already")]
+    SameName(String),
     /// Neither an image nor a container has this name or id.
     #[error("No such object: {0}")]
     NoObject(String),

@@ -87,6 +87,16 @@ impl Store {
         sync_dir(&self.layout().containers())
     }
 
+    /// Gives a container another name, which must not be taken.
+    pub fn rename_container(&self, id: &str, name: &str) -> Result<()> {
+        let _names = self.lock_names()?;
+        self.check_name(name)?;
+        let path = self.layout().container(id).join("config.json");
+        let Some(container) = self.container(id)? else { return Ok(()) };
+        let renamed = Container { name: name.to_owned(), ..container };
+        replace(&self.layout().staging(), &path, &encode(&renamed))
+    }
+
     /// Returns the container with this id; none when there is none.
     pub fn container(&self, id: &str) -> Result<Option<Container>> {
         let path = self.layout().container(id).join("config.json");
