@@ -208,12 +208,29 @@ pub(crate) fn rounds(acts: &[Act]) -> [Vec<&Act>; REMOUNTS + 1] {
     rounds
 }
 
+/// Generates what is done to names that are no symbolic links.
+pub(crate) fn name_act() -> impl Strategy<Value = Op> {
+    let is_of_names = |op: &Op| {
+        matches!(
+            op,
+            Op::Create(..)
+                | Op::Mkdir(..)
+                | Op::Mkfifo(_)
+                | Op::Unlink(_)
+                | Op::Rmdir(_)
+                | Op::Rename(..)
+                | Op::RenameNoReplace(..)
+                | Op::Exchange(..)
+                | Op::Link(..)
+                | Op::List(_)
+        )
+    };
+    op().prop_filter("it is about names", is_of_names)
+}
+
 /// Generates what is done to the contents of a few files in one directory.
 pub(crate) fn data_act() -> impl Strategy<Value = Act> {
-    let open = (handle(), path(1), how()).prop_map(|(h, p, how)| {
-        let how = How { create: false, exclusive: false, ..how };
-        Act::Open(h, p, how)
-    });
+    let open = (handle(), path(1), how()).prop_map(|(h, p, how)| Act::Open(h, p, how));
     let op = prop_oneof![
         handle().prop_map(Op::Close),
         (path(1), path(1)).prop_map(|(a, b)| Op::Rename(a, b)),

@@ -16,7 +16,7 @@ use crate::oracle::{BATCH, config};
 
 /// A few files in memory, and handles on them.
 #[derive(Debug)]
-struct Bytes {
+pub(crate) struct Bytes {
     names: BTreeMap<u8, usize>,
     files: Vec<Vec<u8>>,
     handles: [Option<(usize, May)>; HANDLES],
@@ -24,7 +24,7 @@ struct Bytes {
 
 impl Bytes {
     /// Has the files of the lower, as they are generated there.
-    fn new(lower: &[LowerFile]) -> Self {
+    pub(crate) fn new(lower: &[LowerFile]) -> Self {
         let files: Vec<_> = lower
             .iter()
             .enumerate()
@@ -53,7 +53,16 @@ impl Bytes {
         match act {
             Act::Open(handle, path, how) => {
                 self.handles[usize::from(*handle)] = None;
-                let file = self.find(path)?;
+                let file = match self.find(path) {
+                    Ok(_) if how.create && how.exclusive => return Err(Errno::EEXIST),
+                    Ok(file) => file,
+                    Err(errno) if !how.create => return Err(errno),
+                    Err(_) => {
+                        self.files.push(Vec::new());
+                        self.names.insert(path[0], self.files.len() - 1);
+                        self.files.len() - 1
+                    }
+                };
                 if how.truncate && how.write {
                     self.files[file].clear();
                 }
@@ -98,6 +107,29 @@ impl Bytes {
             other => panic!("{other:?} is not about contents"),
         }
         Ok(Some(String::new()))
+    }
+
+    /// Does it in memory and in a directory; says what is not the same.
+    pub(crate) fn do_both(&mut self, hands: &mut Hands, act: &Act) -> Result<(), String> {
+        let expected = self.act(act);
+        let found = hands.act(act);
+        let is_right = match (&expected, act) {
+            (Ok(None), Act::Data(handle, data)) => self.may_find(*handle, data, &found),
+            (Ok(text), _) => Some(&found) == text.clone().map(Answer::Did).as_ref(),
+            (Err(errno), _) => found == Answer::Refused(*errno),
+        };
+        if is_right { Ok(()) } else { Err(format!("{act:?} is {found:?}, not {expected:?}")) }
+    }
+
+    /// Closes everything.
+    pub(crate) fn let_go(&mut self) {
+        self.handles = [None; HANDLES];
+        let used: Vec<_> = self.names.values().copied().collect();
+        for (number, file) in self.files.iter_mut().enumerate() {
+            if !used.contains(&number) {
+                *file = Vec::new();
+            }
+        }
     }
 
     fn copy(
@@ -155,7 +187,7 @@ impl Bytes {
     }
 
     /// Tells what differs in a tree that should have these files.
-    fn check(&self, tree: &Tree, when: &str) -> Vec<String> {
+    pub(crate) fn check(&self, tree: &Tree, when: &str) -> Vec<String> {
         let mut wrong = Vec::new();
         let expected: Vec<_> =
             self.names.keys().map(|name| format!("/{}", name_of(*name))).collect();
@@ -199,23 +231,14 @@ fn wrong(cases: &[Case]) -> Vec<String> {
         let rounds: Vec<_> = cases.iter().map(|(_, acts)| rounds(acts)).collect();
         for round in 0..rounds.first().map_or(0, |rounds| rounds.len()) {
             for (tree, (bytes, rounds)) in bytes.iter_mut().zip(&rounds).enumerate() {
-                let mut hands = Hands::new(&worlds.root(world, tree));
+                let mut hands = Hands::of(world, &worlds.root(world, tree));
                 for (number, act) in rounds[round].iter().enumerate() {
-                    let expected = bytes.act(act);
-                    let found = hands.act(act);
-                    let is_right = match (&expected, act) {
-                        (Ok(None), Act::Data(handle, data)) => {
-                            bytes.may_find(*handle, data, &found)
-                        }
-                        (Ok(text), _) => Some(&found) == text.clone().map(Answer::Did).as_ref(),
-                        (Err(errno), _) => found == Answer::Refused(*errno),
-                    };
-                    if !is_right {
+                    if let Err(text) = bytes.do_both(&mut hands, act) {
                         let at = format!("{world:?}, tree {tree}, round {round}, {number}");
-                        wrong.push(format!("{at}: {act:?} is {found:?}, not {expected:?}"));
+                        wrong.push(format!("{at}: {text}"));
                     }
                 }
-                bytes.handles = [None; HANDLES];
+                bytes.let_go();
             }
             let check = |when: &str| {
                 let trees = bytes.iter().enumerate();

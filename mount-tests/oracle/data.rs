@@ -23,6 +23,9 @@ pub(crate) enum Data {
     /// Writes with several calls of few bytes.
     WriteBits(Range, u8),
     MapRead(Range),
+    /// Maps also where the kernel's overlayfs shows a file from before it was copied, and ends who reads
+    /// what that did not have.
+    MapAnyway(Range),
     MapWrite(Range, u8),
     Truncate(u32),
     Allocate(Room, Range),
@@ -139,7 +142,7 @@ pub(crate) fn on_file(file: &File, to: Option<&File>, data: &Data) -> Answer {
             }
             Ok(String::new())
         }
-        Data::MapRead(range) => map_read(file, *range),
+        Data::MapRead(range) | Data::MapAnyway(range) => map_read(file, *range),
         Data::MapWrite(range, seed) => map_write(file, *range, *seed),
         Data::Truncate(size) => {
             file.set_len(u64::from(*size)).map_err(|error| errno(&error))?;
@@ -172,6 +175,18 @@ pub(crate) fn on_file(file: &File, to: Option<&File>, data: &Data) -> Answer {
 fn inside((at, len): Range, size: u64) -> Option<(u64, usize)> {
     let len = size.saturating_sub(u64::from(at)).min(u64::from(len));
     (len > 0).then_some((u64::from(at), usize::try_from(len).unwrap_or(0)))
+}
+
+/// Reads what [`Data::MapRead`] would.
+pub(crate) fn read_unmapped(file: &File, range: Range) -> Answer {
+    let size = file.metadata().map_err(|error| errno(&error))?.len();
+    match inside(range, size) {
+        Some((at, len)) => {
+            let range = (u32::try_from(at).unwrap(), u32::try_from(len).unwrap());
+            on_file(file, None, &Data::Read(range))
+        }
+        None => Ok("nothing".to_owned()),
+    }
 }
 
 #[allow(unsafe_code, reason = "another program could cut the file short under the map")]
@@ -227,7 +242,7 @@ pub(crate) fn on_bytes(bytes: &mut Vec<u8>, may: May, data: &Data) -> Answer {
             put(bytes, at, &written(*seed, *len));
             Ok(String::new())
         }
-        Data::MapRead(range) => {
+        Data::MapRead(range) | Data::MapAnyway(range) => {
             let Some((at, len)) = inside(*range, bytes.len() as u64) else {
                 return Ok("nothing".to_owned());
             };

@@ -3,6 +3,7 @@
 
 use crate::op::{LowerFile, LowerKind, Op};
 use crate::oracle::act::{Act, How, Special};
+use crate::oracle::data::Data;
 use crate::oracle::kernel::{Case, Found, on_ground};
 use crate::oracle::seen::Difference;
 use crate::oracle::worlds::World;
@@ -35,7 +36,7 @@ impl Deviation {
     }
 }
 
-pub(crate) const DEVIATIONS: [Deviation; 6] = [
+pub(crate) const DEVIATIONS: [Deviation; 8] = [
     Deviation {
         what: "`st_nlink` of a directory",
         strata: "2 and its subdirectories",
@@ -62,7 +63,8 @@ pub(crate) const DEVIATIONS: [Deviation; 6] = [
         why: "an image knows all names",
         explains: |found, difference| {
             let counted = difference.kind == "file" && difference.field == "nlink";
-            found.world == World::Image && counted && difference.kernel > difference.strata
+            let is_less = difference.kernel > difference.strata && difference.strata != "0";
+            found.world == World::Image && counted && is_less
         },
         example: || {
             let hard = LowerFile { path: vec![0, 3], kind: LowerKind::Hard(vec![2]) };
@@ -83,6 +85,39 @@ pub(crate) const DEVIATIONS: [Deviation; 6] = [
             let both = How { read: true, write: true, ..How::default() };
             let copied = Act::Op(Op::Chmod(vec![2], 0o600));
             (on_ground(Vec::new()), vec![copied, Act::Open(0, vec![2], both)])
+        },
+    },
+    Deviation {
+        what: "`st_nlink` of a lower file that is open and was replaced by a rename",
+        strata: "0",
+        kernel: "that from before",
+        why: "it has no name any more",
+        explains: |_, difference| {
+            let is_open = difference.at.contains("FstatHandle") && difference.field == "nlink";
+            is_open && difference.strata == "0"
+        },
+        example: || {
+            let opened = Act::Open(0, vec![2], How { read: true, ..How::default() });
+            let replaced = Act::Op(Op::Rename(vec![3], vec![2]));
+            (on_ground(Vec::new()), vec![opened, replaced, Act::Op(Op::FstatHandle(0))])
+        },
+    },
+    Deviation {
+        what: "map through a handle from before the file was copied",
+        strata: "shows the copy",
+        kernel: "shows the old file; `SIGBUS` after its end",
+        why: "data belongs to the inode, not to the handle",
+        explains: |_, difference| difference.at.contains("MapAnyway"),
+        example: || {
+            let reader = How { read: true, ..How::default() };
+            let both = How { write: true, ..reader };
+            let acts = vec![
+                Act::Open(0, vec![2], reader),
+                Act::Open(1, vec![2], both),
+                Act::Data(1, Data::Write((0, 100), 1)),
+                Act::Data(0, Data::MapAnyway((0, 100))),
+            ];
+            (on_ground(Vec::new()), acts)
         },
     },
     Deviation {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, RenameFlags, fcntl, renameat2};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, futimens, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{AccessFlags, access, linkat};
@@ -17,6 +17,7 @@ use crate::op::{LATEST, Op, text, xattr_name};
 use crate::oracle::act::{Act, HANDLES, How, Special};
 use crate::oracle::data::{self, Data};
 use crate::oracle::seen::{Seen, names, seen_at, seen_through};
+use crate::oracle::worlds::World;
 
 /// What an act answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +44,18 @@ impl From<Errno> for Answer {
 pub(crate) struct Hands {
     root: PathBuf,
     handles: [Option<File>; HANDLES],
+    /// A map shows what the file has now.
+    maps_are_true: bool,
 }
 
 impl Hands {
     pub(crate) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), handles: [const { None }; HANDLES] }
+        Self { root: root.to_owned(), handles: [const { None }; HANDLES], maps_are_true: true }
+    }
+
+    /// Works in a mount of this kind.
+    pub(crate) fn of(world: World, root: &Path) -> Self {
+        Self { maps_are_true: world != World::Kernel, ..Self::new(root) }
     }
 
     /// Closes everything.
@@ -87,6 +95,7 @@ impl Hands {
         done.unwrap_or_else(|refused| refused)
     }
 
+    /// Opens a file or directory; what is written to a FIFO is not the file system's business.
     fn open(&mut self, handle: u8, path: &[u8], how: How) -> Result<Answer, Answer> {
         let place = usize::from(handle) % HANDLES;
         self.handles[place] = None;
@@ -97,15 +106,23 @@ impl Hands {
             .custom_flags(flags & !libc::O_ACCMODE)
             .mode(0o640)
             .open(self.path(path))?;
-        self.handles[place] = Some(file);
+        let kind = file.metadata()?.file_type();
+        if kind.is_file() || kind.is_dir() {
+            self.handles[place] = Some(file);
+        }
         Ok(Answer::Did(String::new()))
     }
 
     fn data(&self, handle: u8, data: &Data) -> Result<Answer, Answer> {
         let file = self.handle(handle)?;
         if !file.metadata()?.is_file() {
-            // Reading from a FIFO is not the file system's business, and a directory has no content.
-            return Ok(Answer::Did("special".to_owned()));
+            return Ok(Answer::Did("a directory".to_owned()));
+        }
+        if let Data::MapRead(range) = data
+            && !self.maps_are_true
+            && is_read_only(file)?
+        {
+            return Ok(Answer::Did(data::read_unmapped(file, *range)?));
         }
         let to = match data {
             Data::Copy(_, to, _) => self.handle(*to).ok(),
@@ -248,6 +265,10 @@ impl Hands {
         }
         Ok(Answer::Did(String::new()))
     }
+}
+
+fn is_read_only(file: &File) -> nix::Result<bool> {
+    Ok(fcntl(file, FcntlArg::F_GETFL)? & libc::O_ACCMODE == libc::O_RDONLY)
 }
 
 #[allow(unsafe_code, reason = "the crate that sets attributes has no flags")]

@@ -86,7 +86,7 @@ pub(crate) fn differences(cases: &[Case], metacopy: bool) -> Vec<Found> {
     let mut found = Vec::new();
     compare_all(&worlds, cases.len(), "before anything was done", &mut found);
     let mut hands: Vec<[Hands; 3]> = (0..cases.len())
-        .map(|tree| World::ALL.map(|world| Hands::new(&worlds.root(world, tree))))
+        .map(|tree| World::ALL.map(|world| Hands::of(world, &worlds.root(world, tree))))
         .collect();
     let rounds: Vec<_> = cases.iter().map(|(_, acts)| rounds(acts)).collect();
     for round in 0..rounds.first().map_or(0, |rounds| rounds.len()) {

@@ -3,11 +3,14 @@
 
 mod act;
 mod bytes;
+mod crowd;
 mod data;
 mod deviations;
 mod hands;
 mod kernel;
+mod memory;
 mod seen;
+mod soak;
 mod worlds;
 
 use proptest::test_runner::{Config, FileFailurePersistence};
