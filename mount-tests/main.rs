@@ -1,7 +1,7 @@
 //! Tests on real mounts: the program as a person runs it, and programs in what it mounts.
 //!
 //! `ops` has one file for each operation of a file system, `cli` one for each way through the
-//! commands, `common` what they stand on. They run as root, for device nodes and for becoming an
+//! commands, `oracle` random operations beside the kernel's overlayfs, `common` what they stand on. They run as root, for device nodes and for becoming an
 //! ordinary user; `scripts/check` sees to that, and to the fixtures in `target/fixtures`.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "a test says what it left out")]
@@ -9,3 +9,15 @@
 mod cli;
 mod common;
 mod ops;
+mod oracle;
+
+// The operations and lower trees of the model, which are done here on mounts.
+#[path = "model/layers.rs"]
+#[allow(dead_code, reason = "tars are for the model")]
+mod layers;
+#[path = "model/op.rs"]
+#[allow(dead_code, reason = "the model says more of a file in less")]
+mod op;
+#[path = "model/reference.rs"]
+#[allow(dead_code, reason = "only what it makes of layers is needed here")]
+mod reference;

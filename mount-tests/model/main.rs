@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 use strata::overlay::Owners;
 
 use crate::mounted::Mounted;
-use crate::op::{LowerFile, LowerKind, Op, lower, ops};
+use crate::op::{LowerFile, Op, lower, ops, with_links_on_top};
 use crate::reference::Reference;
 use crate::stack::Stack;
 
@@ -46,17 +46,6 @@ fn run(lower: &[Vec<LowerFile>], ops: &[Op], stack: Stack, owners: Owners) {
     assert_eq!(mounted.tree(), reference.tree(), "after a remount at the end");
     mounted.check_lower();
     mounted.check_work_dir();
-}
-
-/// Leaves hard links to the topmost layer: how many names of a file in a directory are hidden by other
-/// layers, nobody can know who has not looked at all of them.
-fn with_links_on_top(mut lower: Vec<Vec<LowerFile>>) -> Vec<Vec<LowerFile>> {
-    if let Some((_, below)) = lower.split_last_mut() {
-        for layer in below {
-            layer.retain(|file| !matches!(file.kind, LowerKind::Hard(_)));
-        }
-    }
-    lower
 }
 
 fn cases() -> u32 {

@@ -57,7 +57,8 @@ pub(crate) enum Op {
     Remount,
 }
 
-fn path(depth: usize) -> impl Strategy<Value = Path> {
+/// Generates a path of at most so many names.
+pub(crate) fn path(depth: usize) -> impl Strategy<Value = Path> {
     prop::collection::vec(0..4_u8, 1..=depth)
 }
 
@@ -76,12 +77,24 @@ pub(crate) fn lower() -> impl Strategy<Value = Vec<Vec<LowerFile>>> {
     prop::collection::vec(prop::collection::vec(file, 0..12), 1..4)
 }
 
+/// Leaves hard links to the topmost layer: how many names of a file in a directory are hidden by other
+/// layers, nobody can know who has not looked at all of them.
+pub(crate) fn with_links_on_top(mut lower: Vec<Vec<LowerFile>>) -> Vec<Vec<LowerFile>> {
+    if let Some((_, below)) = lower.split_last_mut() {
+        for layer in below {
+            layer.retain(|file| !matches!(file.kind, LowerKind::Hard(_)));
+        }
+    }
+    lower
+}
+
 /// Generates a sequence of operations.
 pub(crate) fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op(), 1..most)
 }
 
-fn op() -> impl Strategy<Value = Op> {
+/// Generates an operation.
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     let names = prop_oneof![
         4 => (path(3), 0..0o1000_u16).prop_map(|(p, m)| Op::Create(p, m)),
         4 => (path(3), 0..0o1000_u16).prop_map(|(p, m)| Op::Mkdir(p, m)),

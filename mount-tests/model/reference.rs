@@ -31,6 +31,8 @@ pub(crate) struct Reference {
     handles: [Option<Id>; 4],
     /// The layers without what would have had no effect: what a tar of each has to say.
     pub(crate) layers: Vec<Vec<LowerFile>>,
+    /// Whiteouts that hide nothing stay in them.
+    has_idle_whiteouts: bool,
 }
 
 const ROOT: Id = 0;
@@ -52,9 +54,20 @@ fn file(kind: Kind, mode: u32) -> File {
 
 impl Reference {
     pub(crate) fn new(lower: &[Vec<LowerFile>]) -> Self {
+        Self::with(lower, true)
+    }
+
+    /// Makes the tree of layers without whiteouts that hide nothing: the kernel lists those.
+    #[allow(dead_code, reason = "the model has no kernel beside it")]
+    pub(crate) fn without_idle_whiteouts(lower: &[Vec<LowerFile>]) -> Self {
+        Self::with(lower, false)
+    }
+
+    fn with(lower: &[Vec<LowerFile>], has_idle_whiteouts: bool) -> Self {
         let mut root = file(Kind::Dir(BTreeMap::new()), 0o755);
         root.mtime = Some(0);
-        let mut this = Self { files: vec![root], handles: [None; 4], layers: Vec::new() };
+        let mut this =
+            Self { files: vec![root], handles: [None; 4], layers: Vec::new(), has_idle_whiteouts };
         for (number, layer) in lower.iter().enumerate() {
             let applied = this.add_layer(number, layer);
             this.layers.push(applied);
@@ -78,7 +91,12 @@ impl Reference {
                 continue;
             };
             match file.kind {
-                LowerKind::Whiteout => drop(self.entries(dir).remove(name)),
+                LowerKind::Whiteout => {
+                    let hidden = self.entries(dir).remove(name);
+                    if hidden.is_none() && !self.has_idle_whiteouts {
+                        continue;
+                    }
+                }
                 LowerKind::Opaque => match self.get(dir, *name) {
                     Ok(id) if self.is_dir(id) => self.entries(id).clear(),
                     _ => continue,

@@ -4,6 +4,7 @@ mod acl;
 mod attr;
 mod concurrent;
 mod content;
+mod copy_up;
 mod create;
 mod dir;
 mod link;

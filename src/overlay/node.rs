@@ -236,6 +236,7 @@ impl Nodes {
                 }
                 slot => {
                     shard.entries.remove(&ino);
+                    shard.give_back();
                     slot
                 }
             }
@@ -248,6 +249,12 @@ impl Nodes {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().entries.len()).sum()
+    }
+
+    /// Returns for how many numbers there is room.
+    #[cfg(test)]
+    fn room(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().entries.capacity()).sum()
     }
 
     #[allow(clippy::indexing_slicing, reason = "the remainder is below the number of shards")]
@@ -269,6 +276,15 @@ impl Shard {
             Slot::Strong(_) => true,
         });
         self.swept_at = self.entries.len();
+        self.give_back();
+    }
+
+    /// Gives memory back when most entries have gone.
+    fn give_back(&mut self) {
+        let used = self.entries.len().max(64);
+        if self.entries.capacity() > 4 * used {
+            self.entries.shrink_to(2 * used);
+        }
     }
 }
 
@@ -320,5 +336,18 @@ mod tests {
             }
         }
         assert!(nodes.len() < 64 * 130, "{} entries are left", nodes.len());
+    }
+
+    #[test]
+    fn regression_what_is_forgotten_gives_its_room_back() {
+        let nodes = Nodes::new();
+        for ino in 0..100_000 {
+            assert!(nodes.remember(Ino(ino), None));
+        }
+        assert!(nodes.room() >= 100_000);
+        for ino in 0..100_000 {
+            assert!(nodes.forget(Ino(ino), 1).0);
+        }
+        assert!(nodes.room() < 64 * 512, "room for {} entries is left", nodes.room());
     }
 }

@@ -111,6 +111,23 @@ pub fn set_umask(mask: u32) {
     nix::sys::stat::umask(Mode::from_bits_truncate(mask));
 }
 
+/// Has large blocks of memory go back to the system when they are freed. Otherwise glibc takes what is
+/// freed once as a sign to keep blocks of that size, and a table that has shrunk still holds its memory.
+///
+/// # Errors
+/// When the C library refuses.
+pub fn return_large_blocks() -> Result<()> {
+    #[cfg(target_env = "gnu")]
+    {
+        const LEAST_BYTES: i32 = 64 * 1024;
+        // SAFETY: the call takes numbers and changes how the allocator works from now on.
+        let done = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LEAST_BYTES) };
+        // 1 is success here.
+        check_raw(done - 1, || format!("mallopt(M_MMAP_THRESHOLD, {LEAST_BYTES})"))?;
+    }
+    Ok(())
+}
+
 /// Raises the limit of open files to what the administrator allows, and returns it.
 pub fn raise_open_files_limit() -> Result<u64> {
     let (_, hard) = check(getrlimit(Resource::RLIMIT_NOFILE), || "getrlimit(RLIMIT_NOFILE)")?;

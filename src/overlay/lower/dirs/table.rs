@@ -140,6 +140,10 @@ impl Entries {
             if let Some(dir) = self.by_id.get_mut(&at) {
                 dir.children = dir.children.saturating_sub(1);
             }
+            let used = self.by_id.len().max(1024);
+            if self.by_id.capacity() > 4 * used {
+                self.by_id.shrink_to(2 * used);
+            }
         }
     }
 
