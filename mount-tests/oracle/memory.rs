@@ -7,11 +7,11 @@ use std::path::Path;
 use crate::oracle::soak::{Mount, own, resident_after_dropping};
 use crate::oracle::worlds::World;
 
-const DIRS: usize = 1_000;
+const DIRS: usize = 400;
 const FILES: usize = 100;
 
 /// What a file that is known may take. Of plain directories its name and where it is are known as well.
-const MOST_BYTES: [(World, u64); 2] = [(World::Dirs, 300), (World::Image, 100)];
+const MOST_BYTES: [(World, u64); 2] = [(World::Dirs, 400), (World::Image, 100)];
 
 fn fill(root: &Path) {
     for dir in 0..DIRS {

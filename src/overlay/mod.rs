@@ -50,14 +50,14 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::overlay::file::{FileCache, Handles};
 use crate::overlay::node::{Node, Nodes, State};
 use crate::overlay::upper::Upper;
-use crate::sys::Time;
+use crate::sys::{self, Time};
 
 pub use crate::layer::Kind;
 pub use attr::SetAttr;
@@ -175,8 +175,13 @@ pub struct Overlay {
     redirected: Mutex<HashMap<Ino, Arc<Node>>>,
     /// The next number for a file whose own is taken.
     next_spare: AtomicU64,
+    /// How many files the kernel has forgotten.
+    forgotten: AtomicU64,
     ids: Ids,
 }
+
+/// After so many files are forgotten, what they took is given back to the system.
+const FORGOTTEN: u64 = 1 << 14;
 
 /// Numbers from here on belong to no file of the lower or the upper.
 const SPARE: u64 = 1 << 63;
@@ -238,6 +243,7 @@ impl Overlay {
             dirs: place::DirCache::new(),
             redirected: Mutex::default(),
             next_spare: AtomicU64::new(SPARE),
+            forgotten: AtomicU64::new(0),
             ids: Ids::default(),
         }
     }
@@ -283,6 +289,10 @@ impl Overlay {
         };
         if let Some(id) = lower {
             self.lower.forget(id);
+        }
+        drop(node);
+        if self.forgotten.fetch_add(1, Ordering::Relaxed) % FORGOTTEN == FORGOTTEN - 1 {
+            sys::return_freed_memory();
         }
         true
     }

@@ -37,8 +37,8 @@ pub use lock::{is_owned, lock_exclusive, try_lock_exclusive, try_own};
 pub use mount::{MountFlags, Unmount, fusermount, mount_fuse, unmount};
 pub use process::{
     Forked, become_session_leader, block_end_signals, close_inherited, effective_ids, fork,
-    null_stdio, pipe, process_start_ticks, raise_open_files_limit, return_large_blocks, set_umask,
-    wait_for_end_signal, wait_for_exit,
+    null_stdio, pipe, process_start_ticks, raise_open_files_limit, return_freed_memory,
+    return_large_blocks, set_umask, wait_for_end_signal, wait_for_exit,
 };
 pub use random::random_bytes;
 pub use time::Time;
