@@ -1,30 +1,11 @@
-//! Mounting a stack of plain directories: the options that podman, buildah, docker and containerd give
-//! to an overlay driver, and what they mean.
+//! The options of an overlay driver, and what they mean.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use crate::fuse::{self, MountOptions};
-use crate::overlay::{
-    DirsLower, IdRange, Ids, LowerDirs, Overlay, Owners, Sync, UpperDirs, Writes,
-};
+use crate::overlay::{IdRange, Ids, Sync};
 use crate::service::error::{Error, Result};
-use crate::service::mount::absolute;
-use crate::sys;
-
-/// Directories to mount, and where.
-#[derive(Clone, Debug)]
-pub struct StackRequest {
-    /// Lists of mount options, as they stand behind `-o`.
-    pub options: Vec<OsString>,
-    /// The mount point.
-    pub target: PathBuf,
-}
-
-/// How long the server of a mount that is gone may take to end.
-const ENDING: Duration = Duration::from_secs(3);
 
 /// Options of fuse-overlayfs and the kernel that ask for what is so anyway, or for a way of working that
 /// there is no second one of.
@@ -44,96 +25,21 @@ const IGNORED: [&str; 10] = [
 /// What a list of options says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StackOptions {
-    lower: Vec<PathBuf>,
-    data_only: Vec<PathBuf>,
-    upper: Option<PathBuf>,
-    work: Option<PathBuf>,
-    user_marks: bool,
-    override_stat: bool,
-    static_links: bool,
-    no_redirect: bool,
-    metacopy: bool,
-    sync: Option<Sync>,
-    ids: Ids,
+    pub(super) lower: Vec<PathBuf>,
+    pub(super) data_only: Vec<PathBuf>,
+    pub(super) upper: Option<PathBuf>,
+    pub(super) work: Option<PathBuf>,
+    pub(super) user_marks: bool,
+    pub(super) override_stat: bool,
+    pub(super) static_links: bool,
+    pub(super) no_redirect: bool,
+    pub(super) metacopy: bool,
+    pub(super) sync: Option<Sync>,
+    pub(super) ids: Ids,
     /// Options of the mount itself.
-    mount: Vec<String>,
+    pub(super) mount: Vec<String>,
     /// Options that are accepted and mean nothing here.
     pub ignored: Vec<String>,
-}
-
-/// A stack that is mounted and answers.
-#[derive(Debug)]
-pub struct MountedStack(fuse::Mount);
-
-impl MountedStack {
-    /// Lets go of the terminal and of the directory that this process was started in.
-    pub fn detach(&self) -> Result<()> {
-        std::env::set_current_dir("/").map_err(crate::service::error::io_error("enter", "/"))?;
-        Ok(sys::null_stdio(None)?)
-    }
-
-    /// Serves until it is unmounted.
-    pub fn serve(self) -> Result<()> {
-        Ok(self.0.wait()?)
-    }
-}
-
-/// Mounts a stack of directories. When this returns the mount answers.
-///
-/// # Errors
-/// [`Error::StackOption`] names an option that is not known or has no good value.
-pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
-    let options = StackOptions::parse(&request.options)?;
-    let mut mount = MountOptions::parse(&options.mount)?;
-    if !options.override_stat {
-        mount.check_permissions();
-    }
-    mount.set_source("overlay");
-    sys::block_end_signals()?;
-    let target = absolute(&request.target)?;
-    let lower_dirs = LowerDirs {
-        dirs: options.lower.clone(),
-        data_only: options.data_only.clone(),
-        upper: options.upper.clone(),
-        // What an upper of this kind has written may be a lower now.
-        user_marks: options.user_marks || options.override_stat || !crate::service::runs_as_root(),
-        override_stat: options.override_stat,
-        static_links: options.static_links,
-    };
-    let lower = DirsLower::open(&lower_dirs)?;
-    let writes = Writes { redirect: !options.no_redirect, metacopy: options.metacopy };
-    let statfs_of = lower.statfs_fd()?;
-    let overlay = match (&options.upper, &options.work) {
-        (Some(upper), Some(work)) if !mount.is_read_only() => {
-            let owners = if options.override_stat { Owners::Mapped } else { Owners::Native };
-            let sync = options.sync.unwrap_or(Sync::Always);
-            let dirs = UpperDirs { upper, work, sync, owners: Some(owners), writes };
-            writable(&lower_dirs, dirs)?
-        }
-        (Some(upper), Some(work)) => {
-            let owners = if options.override_stat { Owners::Mapped } else { Owners::Native };
-            let sync = Sync::Never;
-            let dirs = UpperDirs { upper, work, sync, owners: Some(owners), writes };
-            Overlay::inspect(Box::new(lower), dirs)?
-        }
-        _ => Overlay::read_only(Box::new(lower)),
-    };
-    let overlay = overlay.with_ids(options.ids);
-    Ok(MountedStack(fuse::mount(overlay, &target, &mount, statfs_of)?))
-}
-
-/// Opens a stack to change it. The server of an earlier mount may not have ended yet: the kernel tells
-/// it that it was unmounted after it has told who unmounted.
-fn writable(lower: &LowerDirs, dirs: UpperDirs<'_>) -> Result<Overlay> {
-    let start = Instant::now();
-    loop {
-        match Overlay::writable(Box::new(DirsLower::open(lower)?), dirs) {
-            Err(crate::overlay::Error::InUse(_)) if start.elapsed() < ENDING => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            other => return Ok(other?),
-        }
-    }
 }
 
 impl StackOptions {
@@ -297,11 +203,6 @@ fn unescape(value: &[u8]) -> Vec<u8> {
         plain.push(*byte);
     }
     plain
-}
-
-/// Returns whether a program of this name is called as an overlay driver.
-pub fn is_driver_name(name: &OsStr) -> bool {
-    ["fuse-overlayfs", "mount.fuse.strata", "mount.strata"].iter().any(|known| *known == name)
 }
 
 #[cfg(test)]
