@@ -6,6 +6,7 @@ mod containers;
 mod crash;
 mod memory;
 mod overlay;
+mod overlay_options;
 mod programs;
 mod pull;
 mod pull_errors;

@@ -7,6 +7,7 @@ use crate::layer::Kind;
 use crate::overlay::copy_up::{Need, keeping_times};
 use crate::overlay::error::{Error, Result};
 use crate::overlay::file::Fh;
+use crate::overlay::lookup::DIR_REFUSED;
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::{Name, Node};
 use crate::overlay::place::Place;
@@ -72,7 +73,9 @@ impl Overlay {
         let (fd, stat) = self.open_node(node)?;
         if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
             match self.owners() {
-                Some(Owners::Mapped) => self.set_mapped(node, fd.as_fd(), &stat, set)?,
+                Some(Owners::Mapped | Owners::Guarded) => {
+                    self.set_mapped(node, fd.as_fd(), &stat, set)?;
+                }
                 Some(Owners::Native) | None => set_native(fd.as_fd(), set)?,
             }
         }
@@ -137,7 +140,7 @@ impl Overlay {
 
     /// Marks a symbolic link that is about to get a second name.
     pub(crate) fn mark_before_linking(&self, node: &Arc<Node>) -> Result<()> {
-        if node.kind != Kind::Symlink || self.owners() != Some(Owners::Mapped) {
+        if node.kind != Kind::Symlink || !self.owners().is_some_and(Owners::are_marks) {
             return Ok(());
         }
         let (_, stat) = self.open_node(node)?;
@@ -282,9 +285,12 @@ impl Overlay {
                     Child::Nothing | Child::Whiteout => false,
                 },
             };
-            let below = match self.lower.lookup(lower, entry.name)? {
-                Some(id) => Kind::of(self.lower.attr(id)?.mode) == Kind::Directory,
-                None => false,
+            let below = match self.lower.lookup(lower, entry.name) {
+                Err(Error::NotPermitted(reason)) => reason == DIR_REFUSED,
+                found => match found? {
+                    Some(id) => Kind::of(self.lower.attr(id)?.mode) == Kind::Directory,
+                    None => false,
+                },
             };
             more += i64::from(is_dir) - i64::from(below);
         }

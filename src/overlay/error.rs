@@ -52,6 +52,9 @@ pub enum Error {
     /// The file system cannot do it.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// The file system can do nothing of the kind; the kernel does not ask again.
+    #[error("{0}")]
+    Absent(&'static str),
     /// A lower layer is damaged.
     #[error(transparent)]
     Layer(#[from] crate::layer::Error),
@@ -87,6 +90,7 @@ impl Error {
             Self::NotPermitted(_) => Errno::EPERM,
             Self::NameTooLong => Errno::ENAMETOOLONG,
             Self::Unsupported(_) => Errno::EOPNOTSUPP,
+            Self::Absent(_) => Errno::ENOSYS,
             Self::Layer(_) | Self::Setup(_) => Errno::EIO,
             Self::InUse(_) => Errno::EBUSY,
             Self::Sys(error) => error.errno(),
@@ -114,7 +118,8 @@ impl Error {
             | Self::Invalid(_)
             | Self::NotPermitted(_)
             | Self::NameTooLong
-            | Self::Unsupported(_) => false,
+            | Self::Unsupported(_)
+            | Self::Absent(_) => false,
         }
     }
 }

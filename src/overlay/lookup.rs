@@ -10,9 +10,14 @@ use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::{DirState, Node, State};
 use crate::overlay::place::Place;
-use crate::overlay::upper::{Child, Marks, Namespace, Upper};
-use crate::overlay::{Attr, Ino, Overlay};
+use crate::overlay::upper::{Child, Marks, Upper};
+use crate::overlay::{Attr, Ino, Overlay, Redirects};
 use crate::sys::Stat;
+
+/// Why nobody may have a directory whose mark leads elsewhere.
+pub(crate) const DIR_REFUSED: &str = "redirects of directories are not followed here";
+/// Why nobody may have a file whose mark says that its content is elsewhere.
+pub(crate) const CONTENT_REFUSED: &str = "redirects of contents are not followed here";
 
 impl Overlay {
     /// Returns the attributes of `name` in a directory. The kernel now knows the inode, until
@@ -103,10 +108,12 @@ impl Overlay {
     }
 
     /// Tells whether the lower has something under a name, whatever the upper says.
-    pub(crate) fn lower_has(&self, dir: &Node, name: &OsStr) -> Result<bool> {
-        match dir.lower {
-            Some(lower) => Ok(self.lower.lookup(lower, name)?.is_some()),
-            None => Ok(false),
+    pub(crate) fn lower_has(&self, dir: Option<LowerId>, name: &OsStr) -> Result<bool> {
+        let Some(lower) = dir else { return Ok(false) };
+        match self.lower.lookup(lower, name) {
+            // It is there, though nobody may have it.
+            Err(Error::NotPermitted(_)) => Ok(true),
+            other => Ok(other?.is_some()),
         }
     }
 
@@ -139,7 +146,7 @@ impl Overlay {
         let state = || State {
             upper: Some(stat.ino),
             content_in_lower: marks.metacopy && lower.is_some(),
-            more_links: marks.more_links,
+            more_links: marks.more_links.filter(|_| upper.has_index()),
             dir: DirState {
                 xattr_whiteouts: marks.xattr_whiteouts,
                 impure: marks.impure,
@@ -166,6 +173,13 @@ impl Overlay {
         if marks.opaque {
             return Ok(None);
         }
+        if marks.redirect.is_some() && self.refuses_redirects()? {
+            // The kernel finds out only where it has to look into the lower.
+            return match dir.lower {
+                Some(_) => Err(Error::NotPermitted(DIR_REFUSED)),
+                None => Ok(None),
+            };
+        }
         let found = match &marks.redirect {
             Some(path) => self.lower_at(dir.lower, path)?,
             None => match dir.lower {
@@ -176,6 +190,11 @@ impl Overlay {
         let Some(id) = found else { return Ok(None) };
         let is_dir = Kind::of(self.lower.attr(id)?.mode) == Kind::Directory;
         Ok(is_dir.then_some(id))
+    }
+
+    /// Tells whether marks that lead elsewhere are not to be followed.
+    fn refuses_redirects(&self) -> Result<bool> {
+        Ok(self.writable_or_seen()?.writes().redirects == Redirects::Refused)
     }
 
     /// Returns what a redirect leads to: a path from the root of the lower, or a name beside.
@@ -228,6 +247,9 @@ impl Overlay {
         name: &OsStr,
         marks: &Marks,
     ) -> Result<(Option<Ino>, Option<LowerId>)> {
+        if marks.metacopy && marks.redirect.is_some() && self.refuses_redirects()? {
+            return Err(Error::NotPermitted(CONTENT_REFUSED));
+        }
         let beside = match (&marks.redirect, dir.lower) {
             (Some(path), lower) => self.lower_at(lower, path)?,
             (None, Some(lower)) => self.lower.lookup(lower, name)?,
@@ -323,7 +345,7 @@ fn is_incarnation(node: &Arc<Node>, kind: Kind, inode: u64, metacopy: bool) -> b
 /// only in a directory that has or had to do with the lower, or where a mark says its owner.
 fn may_have_marks(upper: &Upper, dir: &Node, stat: &Stat) -> bool {
     stat.is_dir()
-        || upper.namespace() == Namespace::Mapped
+        || upper.owners().are_marks()
         || dir.lower.is_some()
         || dir.state.lock().dir.impure
 }

@@ -68,7 +68,7 @@ pub use file::{Fh, Seek};
 pub use ids::{IdMap, IdRange, Ids};
 pub use item::{Item, ItemReader};
 pub use lower::{
-    ChainLower, DirsLower, Lower, LowerAttr, LowerDirs, LowerEntry, LowerFile, LowerId,
+    ChainLower, DirsLower, Links, Lower, LowerAttr, LowerDirs, LowerEntry, LowerFile, LowerId,
 };
 pub use readdir::{DirEntry, ReadDir};
 pub use rename::Rename;
@@ -150,15 +150,29 @@ pub enum Sync {
 /// Marks that make changes cheap and that a reader of the upper must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Writes {
-    /// A directory of the lower is renamed by a mark; without, that is `EXDEV`.
-    pub redirect: bool,
+    /// What marks that lead to another path of the lower are good for.
+    pub redirects: Redirects,
     /// A change of attributes does not copy the content.
     pub metacopy: bool,
+    /// Marks are below `user.overlay.`, also where they could be below `trusted.overlay.`.
+    pub user_marks: bool,
 }
 
 impl Writes {
     /// All of them.
-    pub const ALL: Self = Self { redirect: true, metacopy: true };
+    pub const ALL: Self = Self { redirects: Redirects::Made, metacopy: true, user_marks: false };
+}
+
+/// What becomes of marks that lead to another path of the lower (`redirect`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirects {
+    /// A directory of the lower is renamed by one.
+    #[default]
+    Made,
+    /// Renaming a directory of the lower is `EXDEV`; marks that are there are followed.
+    Followed,
+    /// The same, and what has a mark that leads somewhere is `EPERM`.
+    Refused,
 }
 
 /// A read-only tree with changes over it.
@@ -176,6 +190,8 @@ pub struct Overlay {
     /// The next number for a file whose own is taken.
     next_spare: AtomicU64,
     ids: Ids,
+    /// Files have no extended attributes that a program could see.
+    no_xattrs: bool,
 }
 
 /// Numbers from here on belong to no file of the lower or the upper.
@@ -193,7 +209,7 @@ impl Overlay {
     /// [`Error::Setup`] when the directories cannot be used, or another mount uses them.
     pub fn writable(lower: Box<dyn Lower>, dirs: UpperDirs<'_>) -> Result<Self> {
         let mut upper = Upper::open(dirs, Purpose::Change)?;
-        if !lower.knows_all_names() {
+        if lower.needs_index() {
             upper.open_index(dirs.work)?;
         }
         let overlay = Self::with_upper(lower, upper)?;
@@ -204,7 +220,7 @@ impl Overlay {
     /// Returns a tree to look at, with the changes that another process may be making.
     pub fn inspect(lower: Box<dyn Lower>, dirs: UpperDirs<'_>) -> Result<Self> {
         let mut upper = Upper::open(dirs, Purpose::Inspect)?;
-        if !lower.knows_all_names() {
+        if lower.needs_index() {
             upper.open_index(dirs.work)?;
         }
         Self::with_upper(lower, upper)
@@ -218,8 +234,9 @@ impl Overlay {
 
     fn with_upper(lower: Box<dyn Lower>, upper: Upper) -> Result<Self> {
         let marks = upper.marks_of_fd(upper.root().as_fd())?;
+        let follows = upper.writes().redirects != Redirects::Refused;
         let overlay = Self::new(lower, Some(upper));
-        if marks.redirects {
+        if marks.redirects && follows {
             overlay.find_redirected()?;
         }
         Ok(overlay)
@@ -243,6 +260,7 @@ impl Overlay {
             redirected: Mutex::default(),
             next_spare: AtomicU64::new(SPARE),
             ids: Ids::default(),
+            no_xattrs: false,
         }
     }
 
@@ -250,6 +268,13 @@ impl Overlay {
     #[must_use]
     pub fn with_ids(mut self, ids: Ids) -> Self {
         self.ids = ids;
+        self
+    }
+
+    /// Shows no extended attributes, and takes none.
+    #[must_use]
+    pub const fn without_xattrs(mut self) -> Self {
+        self.no_xattrs = true;
         self
     }
 

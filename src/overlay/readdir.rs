@@ -15,12 +15,13 @@ use parking_lot::Mutex;
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::file::Fh;
+use crate::overlay::lookup::DIR_REFUSED;
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
 use crate::overlay::upper::Child;
 use crate::overlay::{Attr, Ino, Overlay};
-use crate::sys;
+use crate::sys::{self, Time};
 
 /// A directory that is being read.
 #[derive(Debug, Default)]
@@ -227,6 +228,37 @@ fn lower_of(place: &Place) -> Option<LowerId> {
     }
 }
 
+/// Returns the entry of what is there and cannot be looked up.
+fn refused<'a>(name: &'a OsStr, reason: &str, next: u64, what: ReadDir) -> DirEntry<'a> {
+    /// A number that no file has.
+    const NOBODY: Ino = Ino(u64::MAX);
+    const EPOCH: Time = Time { secs: 0, nanos: 0 };
+    // The kernel makes no file of attributes with such a size; it shows the name and asks for the
+    // file when a program does.
+    const REFUSED: Attr = Attr {
+        ino: NOBODY,
+        mode: 0,
+        nlink: 1,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        size: u64::MAX,
+        blocks: 0,
+        block_size: 0,
+        atime: EPOCH,
+        mtime: EPOCH,
+        ctime: EPOCH,
+    };
+    const DIR: Attr = Attr { mode: Kind::Directory.mode(), ..REFUSED };
+    const FILE: Attr = Attr { mode: Kind::Regular.mode(), ..REFUSED };
+    let (kind, attr) = match reason == DIR_REFUSED {
+        true => (Kind::Directory, &DIR),
+        false => (Kind::Regular, &FILE),
+    };
+    let attr = (what == ReadDir::Attributes).then_some(attr);
+    DirEntry { ino: NOBODY, kind, name, next, attr }
+}
+
 /// One run through a listing.
 struct Listing<'a> {
     overlay: &'a Overlay,
@@ -262,10 +294,7 @@ impl Listing<'_> {
     fn run_upper(&self, from: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
         let skipped = usize::try_from(from).unwrap_or(usize::MAX);
         for (name, next) in self.names.shown.iter().skip(skipped).zip(UPPER + from + 1..) {
-            let in_lower = match lower_of(self.place) {
-                Some(lower) => self.overlay.lower.lookup(lower, name)?.is_some(),
-                None => false,
-            };
+            let in_lower = self.overlay.lower_has(lower_of(self.place), name)?;
             if !in_lower && self.give(name, None, next, sink)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -302,15 +331,17 @@ impl Listing<'_> {
         // An entry of the lower is what it was, unless the directory has changed.
         let unchanged = lower.filter(|_| !self.has_changed());
         let child = match unchanged {
-            Some((id, _)) if self.what == ReadDir::Names => self.overlay.place_of(id),
-            Some(_) => match self.overlay.lower_child(lower_of(self.place), name)? {
-                Some(child) => child,
-                None => return Ok(ControlFlow::Continue(())),
-            },
-            None => match self.overlay.child(self.place, name)? {
-                Some(child) => child,
-                None => return Ok(ControlFlow::Continue(())),
-            },
+            Some((id, _)) if self.what == ReadDir::Names => Ok(Some(self.overlay.place_of(id))),
+            Some(_) => self.overlay.lower_child(lower_of(self.place), name),
+            None => self.overlay.child(self.place, name),
+        };
+        let child = match child {
+            Ok(Some(child)) => child,
+            Ok(None) => return Ok(ControlFlow::Continue(())),
+            Err(Error::NotPermitted(reason)) => {
+                return Ok(sink(refused(name, reason, next, self.what)));
+            }
+            Err(error) => return Err(error),
         };
         let kind = match unchanged {
             Some((_, kind)) => kind,

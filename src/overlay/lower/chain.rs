@@ -44,6 +44,10 @@ impl Lower for ChainLower {
         true
     }
 
+    fn needs_index(&self) -> bool {
+        false
+    }
+
     fn attr(&self, id: LowerId) -> Result<LowerAttr> {
         Ok(self.0.attr(inode(id)?)?.into())
     }

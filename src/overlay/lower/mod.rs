@@ -16,7 +16,7 @@ use crate::overlay::error::Result;
 use crate::sys::Time;
 
 pub use chain::ChainLower;
-pub use dirs::{DirsLower, LowerDirs};
+pub use dirs::{DirsLower, Links, LowerDirs};
 
 /// A file or directory of the lower tree; the same one always has the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,10 +135,18 @@ pub trait Lower: Debug + Send + Sync {
     /// it was looked up.
     fn knows_all_names(&self) -> bool;
 
+    /// Tells whether a file may have names that [`Lower::names`] does not give, so that its copy has to
+    /// be found by its number.
+    fn needs_index(&self) -> bool;
+
     /// Returns the attributes of a file.
     fn attr(&self, id: LowerId) -> Result<LowerAttr>;
 
     /// Returns what has this name in a directory.
+    ///
+    /// # Errors
+    /// [`crate::overlay::Error::NotPermitted`] for a name that is there and leads elsewhere by a mark
+    /// that is not to be followed.
     fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerId>>;
 
     /// Gives the entries of a directory to `sink`, from a position on, without `.` and `..`; the

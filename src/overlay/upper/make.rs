@@ -241,8 +241,8 @@ impl Upper {
         }
         let always = match (self.owners(), kind) {
             (Owners::Native, _) => 0,
-            (Owners::Mapped, Kind::Directory) => 0o700,
-            (Owners::Mapped, _) => 0o600,
+            (_, Kind::Directory) => 0o700,
+            (_, _) => 0o600,
         };
         let mode = meta.mode & 0o1777 | always;
         match new {
@@ -281,7 +281,7 @@ impl Upper {
     }
 
     fn default_acl(&self, dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
-        if self.owners() == Owners::Mapped {
+        if self.owners().are_marks() {
             return Ok(None);
         }
         Ok(sys::xattr_if_set(XattrTarget::Fd(dir), DEFAULT_ACL.as_ref())?)

@@ -27,12 +27,25 @@ use crate::overlay::{Sync, UpperDirs, Writes};
 use crate::sys::{self, Errno, RenameFlags, Stat, XattrTarget, open_flags};
 
 /// How owners are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Owners {
     /// Files have them.
+    #[default]
     Native,
     /// A mark says them; files that it says nothing of belong to root.
     Mapped,
+    /// The same, in a mark that only the privileged can write.
+    Guarded,
+}
+
+impl Owners {
+    /// Tells whether marks say them.
+    pub(crate) const fn are_marks(self) -> bool {
+        match self {
+            Self::Native => false,
+            Self::Mapped | Self::Guarded => true,
+        }
+    }
 }
 
 /// Whether the upper is used or only looked at.
@@ -123,7 +136,11 @@ impl Upper {
             opened.prepare_work()?;
             opened.mark_volatile(work)?;
             opened.probe(upper, owners)?;
-        } else if owners == Some(Owners::Native) && sys::effective_ids().0 != 0 {
+        } else if owners == Some(Owners::Guarded) {
+            (opened.owners, opened.namespace) = (Owners::Guarded, Namespace::Guarded);
+        } else if owners == Some(Owners::Native)
+            && (writes.user_marks || sys::effective_ids().0 != 0)
+        {
             opened.namespace = Namespace::User;
         } else if owners == Some(Owners::Mapped) || sys::effective_ids().0 != 0 {
             (opened.owners, opened.namespace) = (Owners::Mapped, Namespace::Mapped);
@@ -171,6 +188,11 @@ impl Upper {
         Ok(())
     }
 
+    /// Tells whether there is an index.
+    pub(crate) const fn has_index(&self) -> bool {
+        self.index.is_some()
+    }
+
     /// Returns where the index has the file with a number.
     pub(crate) fn in_index(&self, number: u64) -> Result<(Arc<OwnedFd>, OsString)> {
         let index = self.index.as_ref().ok_or(Error::Stale(number))?;
@@ -179,7 +201,7 @@ impl Upper {
 
     /// Returns what the index has under a number.
     pub(crate) fn indexed(&self, number: u64) -> Result<Option<(Stat, Marks)>> {
-        if self.index.is_none() {
+        if !self.has_index() {
             return Ok(None);
         }
         let (index, name) = self.in_index(number)?;
@@ -215,7 +237,17 @@ impl Upper {
             Some(owners) => owners == Owners::Native,
             None => sys::effective_ids().0 == 0,
         };
-        if native && Namespace::Trusted.works_on(target) {
+        if owners == Some(Owners::Guarded) {
+            if !Namespace::Guarded.works_on(target) {
+                sys::remove_dir(work, &probe)?;
+                return Err(Error::Setup(format!(
+                    "owners cannot be kept in security.fuseoverlayfs.override_stat on the file system \
+                     of {}, which takes privilege and such attributes",
+                    upper.display()
+                )));
+            }
+            (self.owners, self.namespace) = (Owners::Guarded, Namespace::Guarded);
+        } else if native && !self.writes.user_marks && Namespace::Trusted.works_on(target) {
             (self.owners, self.namespace) = (Owners::Native, Namespace::Trusted);
         } else if owners == Some(Owners::Native) && Namespace::User.works_on(target) {
             (self.owners, self.namespace) = (Owners::Native, Namespace::User);

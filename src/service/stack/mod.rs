@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::fuse::{self, MountOptions};
-use crate::overlay::{DirsLower, LowerDirs, Overlay, Owners, Sync, UpperDirs, Writes};
+use crate::overlay::{DirsLower, LowerDirs, Overlay, Owners, Redirects, Sync, UpperDirs, Writes};
 use crate::service::error::Result;
 use crate::service::mount::absolute;
+use crate::service::runs_as_root;
 use crate::sys;
 
-pub use options::StackOptions;
+pub use options::{Ignored, StackOptions};
 
 /// Directories to mount, and where.
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ impl MountedStack {
 pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
     let options = StackOptions::parse(&request.options)?;
     let mut mount = MountOptions::parse(&options.mount)?;
-    if !options.override_stat {
+    if options.owners != Owners::Mapped {
         mount.check_permissions();
     }
     mount.set_source("overlay");
@@ -62,29 +63,37 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
         data_only: options.data_only.clone(),
         upper: options.upper.clone(),
         // What an upper of this kind has written may be a lower now.
-        user_marks: options.user_marks || options.override_stat || !crate::service::runs_as_root(),
-        override_stat: options.override_stat,
+        user_marks: options.user_marks || options.owners == Owners::Mapped || !runs_as_root(),
+        owners: options.owners,
         static_links: options.static_links,
+        follow_redirects: options.redirects != Redirects::Refused,
+        links: options.kept_links(),
     };
     let lower = DirsLower::open(&lower_dirs)?;
-    let writes = Writes { redirect: !options.no_redirect, metacopy: options.metacopy };
+    let writes = Writes {
+        redirects: options.redirects,
+        metacopy: options.metacopy,
+        user_marks: options.user_marks,
+    };
+    let owners = Some(options.owners);
     let statfs_of = lower.statfs_fd()?;
     let overlay = match (&options.upper, &options.work) {
         (Some(upper), Some(work)) if !mount.is_read_only() => {
-            let owners = if options.override_stat { Owners::Mapped } else { Owners::Native };
             let sync = options.sync.unwrap_or(Sync::Always);
-            let dirs = UpperDirs { upper, work, sync, owners: Some(owners), writes };
+            let dirs = UpperDirs { upper, work, sync, owners, writes };
             writable(&lower_dirs, dirs)?
         }
         (Some(upper), Some(work)) => {
-            let owners = if options.override_stat { Owners::Mapped } else { Owners::Native };
             let sync = Sync::Never;
-            let dirs = UpperDirs { upper, work, sync, owners: Some(owners), writes };
+            let dirs = UpperDirs { upper, work, sync, owners, writes };
             Overlay::inspect(Box::new(lower), dirs)?
         }
         _ => Overlay::read_only(Box::new(lower)),
     };
-    let overlay = overlay.with_ids(options.ids);
+    let mut overlay = overlay.with_ids(options.ids);
+    if options.no_xattrs {
+        overlay = overlay.without_xattrs();
+    }
     Ok(MountedStack(fuse::mount(overlay, &target, &mount, statfs_of)?))
 }
 

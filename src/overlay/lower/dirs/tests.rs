@@ -35,8 +35,10 @@ impl Stack {
             data_only: paths(&self.data_only),
             upper: None,
             user_marks: true,
-            override_stat: false,
+            owners: Owners::Native,
             static_links: false,
+            follow_redirects: true,
+            links: Links::Kept,
         })
         .unwrap()
     }
