@@ -4,6 +4,7 @@ mod archives;
 mod auth;
 mod containers;
 mod crash;
+mod losses;
 mod memory;
 mod overlay;
 mod overlay_options;

@@ -55,6 +55,9 @@ pub enum Error {
     /// The file system can do nothing of the kind; the kernel does not ask again.
     #[error("{0}")]
     Absent(&'static str),
+    /// Changes were lost on their way to the disk, now or earlier in this mount.
+    #[error("changes were lost on their way to the disk")]
+    Lost,
     /// A lower layer is damaged.
     #[error(transparent)]
     Layer(#[from] crate::layer::Error),
@@ -91,7 +94,7 @@ impl Error {
             Self::NameTooLong => Errno::ENAMETOOLONG,
             Self::Unsupported(_) => Errno::EOPNOTSUPP,
             Self::Absent(_) => Errno::ENOSYS,
-            Self::Layer(_) | Self::Setup(_) => Errno::EIO,
+            Self::Layer(_) | Self::Setup(_) | Self::Lost => Errno::EIO,
             Self::InUse(_) => Errno::EBUSY,
             Self::Sys(error) => error.errno(),
             Self::Io(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
@@ -101,7 +104,7 @@ impl Error {
     /// Tells whether this is a fault of the file system and not an answer to a question.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Layer(_) | Self::Setup(_) | Self::InUse(_) => true,
+            Self::Layer(_) | Self::Setup(_) | Self::InUse(_) | Self::Lost => true,
             Self::Sys(_) | Self::Io(_) => {
                 matches!(self.errno(), Errno::EIO | Errno::EBADF | Errno::EMFILE | Errno::ENFILE)
             }

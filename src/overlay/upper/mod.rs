@@ -11,6 +11,7 @@
 mod make;
 mod marks;
 mod owner;
+mod volatile;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,6 +24,7 @@ pub(crate) use crate::overlay::upper::marks::{Mark, Marks, Namespace, check_name
 pub(crate) use crate::overlay::upper::owner::Meta;
 
 use crate::overlay::error::{Error, Result};
+use crate::overlay::upper::volatile::Volatile;
 use crate::overlay::{Sync, UpperDirs, Writes};
 use crate::sys::{self, Errno, RenameFlags, Stat, XattrTarget, open_flags};
 
@@ -73,8 +75,7 @@ pub(crate) struct Upper {
     rename_whiteout_works: AtomicBool,
     /// Nothing is synced; what a crash leaves is not defined.
     sync: Sync,
-    /// The work directory says that this mount is volatile.
-    is_marked: bool,
+    volatile: Volatile,
     writes: Writes,
     next_temporary: AtomicU64,
 }
@@ -91,8 +92,6 @@ pub(crate) enum Child {
 }
 
 const WORK_NAME: &str = "work";
-const INCOMPAT_NAME: &str = "incompat";
-const VOLATILE_NAME: &str = "incompat/volatile";
 const INDEX_NAME: &str = "strata-index";
 
 impl Upper {
@@ -127,7 +126,7 @@ impl Upper {
             whiteouts_are_devices: true,
             rename_whiteout_works: AtomicBool::new(true),
             sync,
-            is_marked: false,
+            volatile: Volatile::default(),
             writes,
             next_temporary: AtomicU64::new(u64::from_le_bytes(sys::random_bytes()?) >> 1),
         };
@@ -146,33 +145,6 @@ impl Upper {
             (opened.owners, opened.namespace) = (Owners::Mapped, Namespace::Mapped);
         }
         Ok(opened)
-    }
-
-    /// Refuses the upper of a volatile mount that did not end well, and marks that of a new one.
-    fn mark_volatile(&mut self, work: &Path) -> Result<()> {
-        let (dir, name) = (OsStr::new(INCOMPAT_NAME), OsStr::new(VOLATILE_NAME));
-        if self.child_stat(self.work.as_fd(), name)?.is_some() {
-            return Err(Error::Setup(format!(
-                "{0} was mounted volatile and not unmounted, so changes may be lost: begin anew, or \
-                 remove {0}/{WORK_NAME}/{VOLATILE_NAME} if the machine has not crashed since",
-                work.display()
-            )));
-        }
-        if self.sync == Sync::Volatile {
-            if self.child_stat(self.work.as_fd(), dir)?.is_none() {
-                sys::make_dir(self.work.as_fd(), dir, 0o700)?;
-            }
-            sys::make_dir(self.work.as_fd(), name, 0o700)?;
-            self.is_marked = true;
-        }
-        Ok(())
-    }
-
-    /// Takes the mark away when all is on the disk.
-    fn unmark_volatile(&self) -> Result<()> {
-        sys::sync_fs(sys::reopen(self.work.as_fd(), open_flags::DIRECTORY)?)?;
-        sys::remove_dir(self.work.as_fd(), OsStr::new(VOLATILE_NAME))?;
-        Ok(sys::remove_dir(self.work.as_fd(), OsStr::new(INCOMPAT_NAME))?)
     }
 
     /// Opens the index beside the directory in which changes are prepared.
@@ -300,11 +272,6 @@ impl Upper {
     /// Returns which marks are written.
     pub(crate) const fn writes(&self) -> Writes {
         self.writes
-    }
-
-    /// Tells whether nothing is to be synced.
-    pub(crate) fn is_volatile(&self) -> bool {
-        self.sync != Sync::Always
     }
 
     /// Returns what a name of an upper directory is.
@@ -469,16 +436,6 @@ impl Upper {
             sys::remove_dir(work, &name)?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Upper {
-    fn drop(&mut self) {
-        if self.is_marked
-            && let Err(error) = self.unmark_volatile()
-        {
-            tracing::warn!("{error}; the upper stays marked as volatile");
-        }
     }
 }
 
