@@ -6,6 +6,7 @@ mod concurrent;
 mod content;
 mod create;
 mod dir;
+mod handles;
 mod link;
 mod locks;
 mod mmap;

@@ -177,7 +177,11 @@ impl Overlay {
             stat
         };
         let mut attr = attr_from(node.ino, &shown);
-        let more = node.state.lock().more_links;
+        let more = {
+            let state = node.state.lock();
+            attr.generation = state.generation;
+            state.more_links
+        };
         if node.kind == Kind::Directory {
             attr.nlink = self.dir_links(node, &shown)?;
         } else if let Some(more) = more {
@@ -207,6 +211,7 @@ impl Overlay {
             atime: attr.atime,
             mtime: attr.mtime,
             ctime: attr.ctime,
+            generation: 0,
         })
     }
 
@@ -333,5 +338,6 @@ pub(crate) fn attr_from(ino: Ino, stat: &Stat) -> Attr {
         atime: stat.atime,
         mtime: stat.mtime,
         ctime: stat.ctime,
+        generation: 0,
     }
 }

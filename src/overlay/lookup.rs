@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
+use crate::overlay::handle::generation_of;
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::{DirState, Node, State};
 use crate::overlay::place::Place;
@@ -22,9 +23,15 @@ pub(crate) const CONTENT_REFUSED: &str = "redirects of contents are not followed
 impl Overlay {
     /// Returns the attributes of `name` in a directory. The kernel now knows the inode, until
     /// [`Overlay::forget`].
+    ///
+    /// `.` is what has the number itself, a directory or not, and `..` the directory above: so the
+    /// kernel asks for what it has a handle of and has forgotten.
     pub fn lookup(&self, dir: Ino, name: &OsStr) -> Result<Attr> {
-        let dir = self.dir_place(dir)?;
-        let place = self.child(&dir, name)?.ok_or(Error::NotFound)?;
+        let place = match name.as_bytes() {
+            b"." => self.place_by_number(dir)?,
+            b".." => self.place_above(dir)?,
+            _ => self.child(&self.dir_place(dir)?, name)?.ok_or(Error::NotFound)?,
+        };
         let attr = self.attr_of(&place)?;
         self.remember(&place);
         Ok(attr)
@@ -143,8 +150,11 @@ impl Overlay {
             }
             _ => self.origin_by_name(dir, name, &marks)?,
         };
-        let state = || State {
+        let own = self.upper_ino(stat.ino);
+        let mut ino = number.unwrap_or(own);
+        let state = |ino| State {
             upper: Some(stat.ino),
+            generation: if ino == own { generation_of(&stat) } else { 0 },
             content_in_lower: marks.metacopy && lower.is_some(),
             more_links: marks.more_links.filter(|_| upper.has_index()),
             dir: DirState {
@@ -154,10 +164,8 @@ impl Overlay {
             },
             ..State::default()
         };
-        let own = self.upper_ino(stat.ino);
-        let mut ino = number.unwrap_or(own);
         let node = loop {
-            let node = self.nodes.get_or_make(ino, || Node::new(ino, kind, lower, state()));
+            let node = self.nodes.get_or_make(ino, || Node::new(ino, kind, lower, state(ino)));
             if is_incarnation(&node, kind, stat.ino, marks.metacopy) {
                 break node;
             }

@@ -8,6 +8,7 @@
 //! | here | kernel | what |
 //! |---|---|---|
 //! | `lookup` | `namei.c` | where a name is |
+//! | `handle` | `export.c` | what has a number |
 //! | `readdir` | `readdir.c` | merging listings |
 //! | `create`, `remove`, `rename` | `dir.c` | changing names |
 //! | `copy_up` | `copy_up.c` | making a lower file writable |
@@ -33,6 +34,7 @@ mod copy_up;
 mod create;
 mod error;
 mod file;
+mod handle;
 mod ids;
 mod index;
 mod item;
@@ -111,6 +113,8 @@ pub struct Attr {
     pub mtime: Time,
     /// Last change of the attributes.
     pub ctime: Time,
+    /// What tells the inode from others that had or will have its number; 0 if no other ever has.
+    pub generation: u32,
 }
 
 impl Attr {

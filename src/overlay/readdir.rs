@@ -248,6 +248,7 @@ fn refused<'a>(name: &'a OsStr, reason: &str, next: u64, what: ReadDir) -> DirEn
         atime: EPOCH,
         mtime: EPOCH,
         ctime: EPOCH,
+        generation: 0,
     };
     const DIR: Attr = Attr { mode: Kind::Directory.mode(), ..REFUSED };
     const FILE: Attr = Attr { mode: Kind::Regular.mode(), ..REFUSED };

@@ -27,7 +27,11 @@ const NEEDLESS: [Needless; 10] = [
     Needless { name: "xino", values: &["on", "off", "auto"], reason: NUMBERS },
     Needless { name: "nfs_filehandles", values: &["0", "1", "2"], reason: NUMBERS },
     Needless { name: "fast_ino", values: SWITCH, reason: NUMBERS },
-    Needless { name: "nfs_export", values: &["on", "off"], reason: "files always have handles" },
+    Needless {
+        name: "nfs_export",
+        values: &["on", "off"],
+        reason: "file handles do not depend on it",
+    },
     Needless { name: "threaded", values: SWITCH, reason: "there are always several threads" },
     Needless { name: "writeback", values: SWITCH, reason: CACHING },
     Needless { name: "kernel_cache", values: &[], reason: CACHING },
