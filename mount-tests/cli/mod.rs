@@ -7,6 +7,7 @@ mod crash;
 mod losses;
 mod memory;
 mod overlay;
+mod overlay_forms;
 mod overlay_options;
 mod programs;
 mod pull;

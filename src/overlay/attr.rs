@@ -7,7 +7,6 @@ use crate::layer::Kind;
 use crate::overlay::copy_up::{Need, keeping_times};
 use crate::overlay::error::{Error, Result};
 use crate::overlay::file::Fh;
-use crate::overlay::lookup::DIR_REFUSED;
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::{Name, Node};
 use crate::overlay::place::Place;
@@ -291,11 +290,9 @@ impl Overlay {
                 },
             };
             let below = match self.lower.lookup(lower, entry.name) {
-                Err(Error::NotPermitted(reason)) => reason == DIR_REFUSED,
-                found => match found? {
-                    Some(id) => Kind::of(self.lower.attr(id)?.mode) == Kind::Directory,
-                    None => false,
-                },
+                Ok(Some(id)) => Kind::of(self.lower.attr(id)?.mode) == Kind::Directory,
+                Ok(None) => false,
+                Err(error) => error.refused_kind().ok_or(error)? == Kind::Directory,
             };
             more += i64::from(is_dir) - i64::from(below);
         }

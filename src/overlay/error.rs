@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::layer::Kind;
+use crate::overlay::lookup::DIR_REFUSED;
 use crate::sys::Errno;
 
 /// What the functions of this room return.
@@ -58,6 +60,9 @@ pub enum Error {
     /// Changes were lost on their way to the disk, now or earlier in this mount.
     #[error("changes were lost on their way to the disk")]
     Lost,
+    /// A file has attributes, and its content is in no layer.
+    #[error("the content of a file is in no layer")]
+    NoContent,
     /// A lower layer is damaged.
     #[error(transparent)]
     Layer(#[from] crate::layer::Error),
@@ -94,17 +99,26 @@ impl Error {
             Self::NameTooLong => Errno::ENAMETOOLONG,
             Self::Unsupported(_) => Errno::EOPNOTSUPP,
             Self::Absent(_) => Errno::ENOSYS,
-            Self::Layer(_) | Self::Setup(_) | Self::Lost => Errno::EIO,
+            Self::Layer(_) | Self::Setup(_) | Self::Lost | Self::NoContent => Errno::EIO,
             Self::InUse(_) => Errno::EBUSY,
             Self::Sys(error) => error.errno(),
             Self::Io(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
         }
     }
 
+    /// Returns what is there that nobody may have, if that is the reason.
+    pub(crate) fn refused_kind(&self) -> Option<Kind> {
+        match self {
+            Self::NotPermitted(DIR_REFUSED) => Some(Kind::Directory),
+            Self::NotPermitted(_) | Self::NoContent => Some(Kind::Regular),
+            _ => None,
+        }
+    }
+
     /// Tells whether this is a fault of the file system and not an answer to a question.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Layer(_) | Self::Setup(_) | Self::InUse(_) | Self::Lost => true,
+            Self::Layer(_) | Self::Setup(_) | Self::InUse(_) | Self::Lost | Self::NoContent => true,
             Self::Sys(_) | Self::Io(_) => {
                 matches!(self.errno(), Errno::EIO | Errno::EBADF | Errno::EMFILE | Errno::ENFILE)
             }

@@ -166,7 +166,7 @@ impl Overlay {
     /// Returns what has a name, unless nobody may have it.
     fn child_if_any(&self, dir: &Place, name: &OsStr) -> Result<Option<Place>> {
         match self.child(dir, name) {
-            Err(Error::NotPermitted(_) | Error::NotFound) => Ok(None),
+            Err(error) if error.refused_kind().is_some() => Ok(None),
             other => other,
         }
     }

@@ -118,9 +118,9 @@ impl Overlay {
     pub(crate) fn lower_has(&self, dir: Option<LowerId>, name: &OsStr) -> Result<bool> {
         let Some(lower) = dir else { return Ok(false) };
         match self.lower.lookup(lower, name) {
+            Ok(found) => Ok(found.is_some()),
             // It is there, though nobody may have it.
-            Err(Error::NotPermitted(_)) => Ok(true),
-            other => Ok(other?.is_some()),
+            Err(error) => error.refused_kind().map(|_| true).ok_or(error),
         }
     }
 
@@ -150,6 +150,10 @@ impl Overlay {
             }
             _ => self.origin_by_name(dir, name, &marks)?,
         };
+        if kind == Kind::Regular && marks.metacopy && lower.is_none() && stat.size > 0 {
+            // The file itself is a hole.
+            return Err(Error::NoContent);
+        }
         let own = self.upper_ino(stat.ino);
         let mut ino = number.unwrap_or(own);
         let state = |ino| State {
@@ -262,6 +266,10 @@ impl Overlay {
             (Some(path), lower) => self.lower_at(lower, path)?,
             (None, Some(lower)) => self.lower.lookup(lower, name)?,
             (None, None) => None,
+        };
+        let beside = match (&marks.redirect, beside) {
+            (Some(path), None) if marks.metacopy => self.lower.content_at(path)?,
+            (_, beside) => beside,
         };
         let number = marks.origin.map(|id| self.ino_of(LowerId(id)));
         let is_origin = beside.is_some_and(|id| marks.origin == Some(id.0));

@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::file::Fh;
-use crate::overlay::lookup::DIR_REFUSED;
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
@@ -229,7 +228,7 @@ fn lower_of(place: &Place) -> Option<LowerId> {
 }
 
 /// Returns the entry of what is there and cannot be looked up.
-fn refused<'a>(name: &'a OsStr, reason: &str, next: u64, what: ReadDir) -> DirEntry<'a> {
+fn refused(name: &OsStr, kind: Kind, next: u64, what: ReadDir) -> DirEntry<'_> {
     /// A number that no file has.
     const NOBODY: Ino = Ino(u64::MAX);
     const EPOCH: Time = Time { secs: 0, nanos: 0 };
@@ -252,10 +251,7 @@ fn refused<'a>(name: &'a OsStr, reason: &str, next: u64, what: ReadDir) -> DirEn
     };
     const DIR: Attr = Attr { mode: Kind::Directory.mode(), ..REFUSED };
     const FILE: Attr = Attr { mode: Kind::Regular.mode(), ..REFUSED };
-    let (kind, attr) = match reason == DIR_REFUSED {
-        true => (Kind::Directory, &DIR),
-        false => (Kind::Regular, &FILE),
-    };
+    let attr = if kind == Kind::Directory { &DIR } else { &FILE };
     let attr = (what == ReadDir::Attributes).then_some(attr);
     DirEntry { ino: NOBODY, kind, name, next, attr }
 }
@@ -339,10 +335,10 @@ impl Listing<'_> {
         let child = match child {
             Ok(Some(child)) => child,
             Ok(None) => return Ok(ControlFlow::Continue(())),
-            Err(Error::NotPermitted(reason)) => {
-                return Ok(sink(refused(name, reason, next, self.what)));
+            Err(error) => {
+                let kind = error.refused_kind().ok_or(error)?;
+                return Ok(sink(refused(name, kind, next, self.what)));
             }
-            Err(error) => return Err(error),
         };
         let kind = match unchanged {
             Some((_, kind)) => kind,

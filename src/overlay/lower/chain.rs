@@ -95,6 +95,10 @@ impl Lower for ChainLower {
         }
     }
 
+    fn content_at(&self, _: &OsStr) -> Result<Option<LowerId>> {
+        Ok(None)
+    }
+
     fn names(&self, id_of: LowerId) -> Result<Vec<(LowerId, OsString)>> {
         let names = self.0.names(inode(id_of)?)?;
         Ok(names.into_iter().map(|(dir, name)| (id(dir), name.to_owned())).collect())

@@ -167,6 +167,9 @@ pub trait Lower: Debug + Send + Sync {
     /// Opens the content of a regular file.
     fn open(&self, id: LowerId) -> Result<LowerFile>;
 
+    /// Returns a file at an absolute path that nothing shows and that only gives its content.
+    fn content_at(&self, path: &OsStr) -> Result<Option<LowerId>>;
+
     /// Returns the names of a file: the directory, and the name in it. The root has none.
     fn names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>>;
 

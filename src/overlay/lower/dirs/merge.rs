@@ -144,7 +144,11 @@ impl DirsLower {
         }
         let redirect = marks.redirect;
         let data = self.data_below(dir, part, name, redirect.as_deref())?;
-        if data.is_some() && redirect.is_some() && !self.follow_redirects {
+        if data.is_none() {
+            // The file itself is a hole.
+            return Err(Error::NoContent);
+        }
+        if redirect.is_some() && !self.follow_redirects {
             return Err(Error::NotPermitted(CONTENT_REFUSED));
         }
         Ok(data)
@@ -199,7 +203,10 @@ impl DirsLower {
     }
 
     /// Looks for content in the layers that hold nothing else.
-    fn in_data_only(&self, redirect: Option<&OsStr>) -> Result<Option<Arc<(u16, OsString)>>> {
+    pub(super) fn in_data_only(
+        &self,
+        redirect: Option<&OsStr>,
+    ) -> Result<Option<Arc<(u16, OsString)>>> {
         let Some(path) = redirect.and_then(|path| path.as_bytes().strip_prefix(b"/")) else {
             return Ok(None);
         };

@@ -203,6 +203,9 @@ impl DirsLower {
                 Some(part) => Ok((part.layer, part.path.to_os_string())),
                 None => Err(Error::Stale(id.0)),
             },
+            At::File { layer, data: Some(data), .. } if self.layer(layer)?.is_data_only() => {
+                Ok((data.0, data.1.clone()))
+            }
             At::File { layer, .. } => {
                 let (dir, name) = self.table.name(id)?;
                 let At::Dir(parts) = self.table.at(dir)? else { return Err(Error::Stale(id.0)) };
@@ -383,6 +386,16 @@ impl Lower for DirsLower {
         }
         let file = self.layer(layer)?.open_file(&path, open_flags::READ)?;
         Ok(LowerFile::File(Arc::new(file)))
+    }
+
+    fn content_at(&self, path: &OsStr) -> Result<Option<LowerId>> {
+        let Some(data) = self.in_data_only(Some(path))? else { return Ok(None) };
+        let stat = self.layer(data.0)?.stat(&data.1)?;
+        let id = self.number(&stat);
+        // Its name is the path that a mark gives it, from the root.
+        let at = At::File { layer: data.0, has_links: false, data: Some(Arc::clone(&data)) };
+        self.table.add(id, self.root, &data.1, at);
+        Ok(Some(id))
     }
 
     fn names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>> {
