@@ -200,7 +200,13 @@ mod tests {
         };
         let (sync, owners) = (Sync::Never, None);
         let dirs = UpperDirs { upper: &upper, work: &work, sync, owners, writes: Writes::ALL };
-        Overlay::writable(Box::new(DirsLower::open(&lower).unwrap()), dirs).unwrap()
+        loop {
+            match Overlay::writable(Box::new(DirsLower::open(&lower).unwrap()), dirs) {
+                // A process that another test begins has a copy of the lock until it runs.
+                Err(Error::InUse(_)) => std::thread::yield_now(),
+                mounted => return mounted.unwrap(),
+            }
+        }
     }
 
     fn folder() -> tempfile::TempDir {
