@@ -8,13 +8,13 @@ use std::process::Command;
 use crate::common::{Session, Who, differences, mounts_below, script, succeed, tree_of};
 
 /// Directories to stack: `low` and `top` with files, `upper` and `work` without, and `merged`.
-struct Stack {
-    session: Session,
-    merged: PathBuf,
+pub(super) struct Stack {
+    pub(super) session: Session,
+    pub(super) merged: PathBuf,
 }
 
 impl Stack {
-    fn new(who: Who) -> Self {
+    pub(super) fn new(who: Who) -> Self {
         let session = Session::new(who);
         for name in ["top", "low", "upper", "work"] {
             session.dir(name);
@@ -31,7 +31,7 @@ impl Stack {
         Self { session, merged }
     }
 
-    fn options(&self, more: &str) -> String {
+    pub(super) fn options(&self, more: &str) -> String {
         let [top, low, upper, work] =
             ["top", "low", "upper", "work"].map(|name| self.session.path(name));
         let (top, low, upper, work) =
@@ -39,11 +39,11 @@ impl Stack {
         format!("lowerdir={top}:{low},upperdir={upper},workdir={work}{more}")
     }
 
-    fn mount(&self, more: &str) {
+    pub(super) fn mount(&self, more: &str) {
         self.session.run(&["overlay", "-o", &self.options(more), "merged"]);
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(super) fn text(&self, name: &str) -> String {
         self.session.who.act(|| fs::read_to_string(self.merged.join(name)).unwrap())
     }
 }
@@ -176,14 +176,14 @@ fn one_mount_at_a_time_changes_an_upper() {
 }
 
 /// The kernel's own driver on the same directories.
-fn mount_kernel(stack: &Stack) {
-    let options = stack.options(",redirect_dir=on,metacopy=on,index=off");
+pub(super) fn mount_kernel(stack: &Stack, more: &str) {
+    let options = stack.options(more);
     succeed(
         Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(&stack.merged),
     );
 }
 
-fn unmount_kernel(stack: &Stack) {
+pub(super) fn unmount_kernel(stack: &Stack) {
     succeed(Command::new("umount").arg(&stack.merged));
 }
 
@@ -204,7 +204,7 @@ fn an_upper_moves_between_strata_and_the_kernel() {
             tree
         };
         let on_kernel = |change: &str| {
-            mount_kernel(&stack);
+            mount_kernel(&stack, ",redirect_dir=on,metacopy=on,index=off");
             script(change, &stack.merged);
             let tree = tree_of(&stack.merged);
             unmount_kernel(&stack);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use strata::layer::{Chain, Index};
-use strata::overlay::{ChainLower, DirsLower, Lower, LowerDirs};
+use strata::overlay::{ChainLower, DirsLower, Links, Lower, LowerDirs, Owners};
 
 use crate::layers::Objects;
 use crate::mounted::Mounted;
@@ -32,8 +32,10 @@ impl Mounted {
             data_only: Vec::new(),
             upper: Some(self.dir("upper")),
             user_marks: false,
-            override_stat: false,
+            owners: Owners::Native,
             static_links: false,
+            follow_redirects: true,
+            links: Links::Kept,
         };
         Box::new(DirsLower::open(&dirs).expect("directories"))
     }

@@ -7,6 +7,7 @@ mod content;
 mod copy_up;
 mod create;
 mod dir;
+mod handles;
 mod link;
 mod locks;
 mod mmap;

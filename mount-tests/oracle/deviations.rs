@@ -36,7 +36,7 @@ impl Deviation {
     }
 }
 
-pub(crate) const DEVIATIONS: [Deviation; 8] = [
+pub(crate) const DEVIATIONS: [Deviation; 9] = [
     Deviation {
         what: "`st_nlink` of a directory",
         strata: "2 and its subdirectories",
@@ -136,6 +136,20 @@ pub(crate) const DEVIATIONS: [Deviation; 8] = [
             let removed = Act::Op(Op::Unlink(vec![2]));
             let again = Act::Op(Op::Utimes(vec![], 1));
             (on_ground(Vec::new()), vec![opened, removed, Act::ChmodHandle(0, 0o600), again])
+        },
+    },
+    Deviation {
+        what: "`RENAME_WHITEOUT` of a caller",
+        strata: "works: leaves a device 0/0",
+        kernel: "`EINVAL`",
+        why: "an overlay can have the mount as its upper",
+        explains: |_, difference| {
+            difference.at.contains("RenameWhiteout") && difference.field == "answer"
+        },
+        example: || {
+            let unlink = |name| Act::Op(Op::Unlink(vec![name]));
+            let acts = vec![Act::RenameWhiteout(vec![3], vec![2]), unlink(3), unlink(2)];
+            (on_ground(Vec::new()), acts)
         },
     },
     Deviation {

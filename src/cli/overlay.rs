@@ -16,9 +16,10 @@ use crate::service::{Background, StackOptions, StackRequest, mount_stack};
     after_help = "Example:\n  strata overlay -o lowerdir=/top:/bottom,upperdir=/changes,workdir=/work \
                   /mnt\n\nOptions for -o: lowerdir=A:B:C[::DATA] (first on top; \\: for a colon), \
                   upperdir= and workdir= (without them it is read-only), fsync=0 or volatile (nothing \
-                  is synced), redirect_dir=on|off (rename a directory of a lower one by a mark; on), \
-                  metacopy=on|off (copy attributes without contents; off), userxattr, \
-                  xattr_permissions=2 (owners and modes in user.containers.override_stat), \
+                  is synced), redirect_dir=on|off|nofollow (rename a directory of a lower one by a mark; on), \
+                  metacopy=on|off (copy attributes without contents; off), index=on|off (keep hard \
+                  links of the lower; on), userxattr, xattr_permissions=1|2 (owners and modes in \
+                  security.fuseoverlayfs.override_stat or user.containers.override_stat), noxattrs, \
                   static_nlink (directories have one link), uidmapping= and gidmapping=DISK:SHOWN:COUNT, \
                   squash_to_root, squash_to_uid=, squash_to_gid=, and those of 'strata mount'."
 )]
@@ -49,8 +50,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let target = target.ok_or_else(|| Failure::text("the mount point is missing"))?;
     let request = StackRequest { options: arguments.options, target };
     if arguments.debug {
-        for option in StackOptions::parse(&request.options)?.ignored {
-            eprintln!("option {option} means nothing here: it is so anyway");
+        for ignored in StackOptions::parse(&request.options)?.ignored {
+            eprintln!("option {} changes nothing here: {}", ignored.option, ignored.reason);
         }
     }
     if arguments.foreground || arguments.debug {

@@ -54,6 +54,7 @@ pub(crate) mod opcode {
 /// What both sides can do (`flags` and `flags2` of INIT as one number).
 pub(crate) mod init {
     pub(crate) const ASYNC_READ: u64 = 1;
+    pub(crate) const EXPORT_SUPPORT: u64 = 1 << 4;
     pub(crate) const BIG_WRITES: u64 = 1 << 5;
     pub(crate) const DONT_MASK: u64 = 1 << 6;
     pub(crate) const DO_READDIRPLUS: u64 = 1 << 13;

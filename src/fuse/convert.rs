@@ -43,11 +43,11 @@ pub(crate) fn attr_out(of: &Attr, valid: Duration) -> abi::AttrOut {
     }
 }
 
-/// Returns a file that the kernel knows from now on. No number is used again while it does, so that
-/// all are of one generation.
+/// Returns a file that the kernel knows from now on.
 pub(crate) fn entry_out(of: &Attr, valid: Duration) -> abi::EntryOut {
     abi::EntryOut {
         nodeid: of.ino.0,
+        generation: of.generation.into(),
         attr_valid: valid.as_secs(),
         attr_valid_nsec: valid.subsec_nanos(),
         attr: attr(of),

@@ -410,7 +410,7 @@ impl Requests {
         self.overlay.read_dir(ino, fh, read.offset, ReadDir::Attributes, &mut |entry| {
             let attributes = match entry.attr {
                 Some(attr) => entry_out(&self.current(*attr, changes, request), self.valid),
-                // The kernel takes only the number and the type of `.` and `..`.
+                // The kernel takes only the number and the type.
                 None => nothing(Duration::ZERO),
             };
             let numbers = (entry.ino.0, entry.next, u32::from(entry.kind.dirent_type()));

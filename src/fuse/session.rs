@@ -66,6 +66,7 @@ fn wanted(options: &MountOptions, access: Access) -> u64 {
     let mut wanted = init::ASYNC_READ
         | init::BIG_WRITES
         | init::MAX_PAGES
+        | init::EXPORT_SUPPORT
         | init::ABORT_ERROR
         | init::PARALLEL_DIROPS
         | init::CACHE_SYMLINKS

@@ -72,7 +72,9 @@ impl Overlay {
         let (fd, stat) = self.open_node(node)?;
         if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
             match self.owners() {
-                Some(Owners::Mapped) => self.set_mapped(node, fd.as_fd(), &stat, set)?,
+                Some(Owners::Mapped | Owners::Guarded) => {
+                    self.set_mapped(node, fd.as_fd(), &stat, set)?;
+                }
                 Some(Owners::Native) | None => set_native(fd.as_fd(), set)?,
             }
         }
@@ -137,7 +139,7 @@ impl Overlay {
 
     /// Marks a symbolic link that is about to get a second name.
     pub(crate) fn mark_before_linking(&self, node: &Arc<Node>) -> Result<()> {
-        if node.kind != Kind::Symlink || self.owners() != Some(Owners::Mapped) {
+        if node.kind != Kind::Symlink || !self.owners().is_some_and(Owners::are_marks) {
             return Ok(());
         }
         let (_, stat) = self.open_node(node)?;
@@ -167,7 +169,11 @@ impl Overlay {
         }
         let shown = self.shown_stat(node)?;
         let mut attr = attr_from(node.ino, &shown);
-        let more = node.state.lock().more_links;
+        let more = {
+            let state = node.state.lock();
+            attr.generation = state.generation;
+            state.more_links
+        };
         if node.kind == Kind::Directory {
             attr.nlink = self.dir_links(node, &shown)?;
         } else if let Some(more) = more {
@@ -197,6 +203,7 @@ impl Overlay {
             atime: attr.atime,
             mtime: attr.mtime,
             ctime: attr.ctime,
+            generation: 0,
         })
     }
 
@@ -275,9 +282,10 @@ impl Overlay {
                     Child::Nothing | Child::Whiteout => false,
                 },
             };
-            let below = match self.lower.lookup(lower, entry.name)? {
-                Some(id) => self.lower.kind(id)? == Kind::Directory,
-                None => false,
+            let below = match self.lower.lookup(lower, entry.name) {
+                Ok(Some(id)) => self.lower.kind(id)? == Kind::Directory,
+                Ok(None) => false,
+                Err(error) => error.refused_kind().ok_or(error)? == Kind::Directory,
             };
             more += i64::from(is_dir) - i64::from(below);
         }
@@ -320,5 +328,6 @@ pub(crate) fn attr_from(ino: Ino, stat: &Stat) -> Attr {
         atime: stat.atime,
         mtime: stat.mtime,
         ctime: stat.ctime,
+        generation: 0,
     }
 }

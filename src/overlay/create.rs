@@ -168,7 +168,7 @@ impl Overlay {
             Child::Nothing => upper.make_in_place(fd.as_fd(), name, new, meta, caller.umask)?,
             Child::Whiteout => {
                 let aside = upper.make_aside(fd.as_fd(), new, meta, caller.umask)?;
-                if is_dir && self.lower_has(&dir, name)? {
+                if is_dir && self.lower_has(dir.lower, name)? {
                     // What the lower has under the name stays gone.
                     let target = XattrTarget::Fd(aside.fd.as_fd());
                     upper.namespace().set(target, Mark::Opaque, b"y")?;
@@ -212,7 +212,7 @@ impl Overlay {
 /// Returns owner and mode of a new file: the caller's, but the group of a set-gid directory.
 fn new_meta(dir: &Stat, is_dir: bool, mode: u32, caller: Caller, owners: Option<Owners>) -> Meta {
     let mut meta = Meta { uid: caller.uid, gid: caller.gid, mode: mode & mode::PERMISSIONS };
-    if owners == Some(Owners::Mapped) {
+    if owners.is_some_and(Owners::are_marks) {
         // The user who serves the mount is root in the image.
         let (uid, gid) = sys::effective_ids();
         meta.uid = if caller.uid == uid { 0 } else { caller.uid };

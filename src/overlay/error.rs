@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::layer::Kind;
+use crate::overlay::lookup::DIR_REFUSED;
 use crate::sys::Errno;
 
 /// What the functions of this room return.
@@ -52,6 +54,15 @@ pub enum Error {
     /// The file system cannot do it.
     #[error("{0}")]
     Unsupported(&'static str),
+    /// The file system can do nothing of the kind; the kernel does not ask again.
+    #[error("{0}")]
+    Absent(&'static str),
+    /// Changes were lost on their way to the disk, now or earlier in this mount.
+    #[error("changes were lost on their way to the disk")]
+    Lost,
+    /// A file has attributes, and its content is in no layer.
+    #[error("the content of a file is in no layer")]
+    NoContent,
     /// A lower layer is damaged.
     #[error(transparent)]
     Layer(#[from] crate::layer::Error),
@@ -87,17 +98,27 @@ impl Error {
             Self::NotPermitted(_) => Errno::EPERM,
             Self::NameTooLong => Errno::ENAMETOOLONG,
             Self::Unsupported(_) => Errno::EOPNOTSUPP,
-            Self::Layer(_) | Self::Setup(_) => Errno::EIO,
+            Self::Absent(_) => Errno::ENOSYS,
+            Self::Layer(_) | Self::Setup(_) | Self::Lost | Self::NoContent => Errno::EIO,
             Self::InUse(_) => Errno::EBUSY,
             Self::Sys(error) => error.errno(),
             Self::Io(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
         }
     }
 
+    /// Returns what is there that nobody may have, if that is the reason.
+    pub(crate) fn refused_kind(&self) -> Option<Kind> {
+        match self {
+            Self::NotPermitted(DIR_REFUSED) => Some(Kind::Directory),
+            Self::NotPermitted(_) | Self::NoContent => Some(Kind::Regular),
+            _ => None,
+        }
+    }
+
     /// Tells whether this is a fault of the file system and not an answer to a question.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Layer(_) | Self::Setup(_) | Self::InUse(_) => true,
+            Self::Layer(_) | Self::Setup(_) | Self::InUse(_) | Self::Lost | Self::NoContent => true,
             Self::Sys(_) | Self::Io(_) => {
                 matches!(self.errno(), Errno::EIO | Errno::EBADF | Errno::EMFILE | Errno::ENFILE)
             }
@@ -114,7 +135,8 @@ impl Error {
             | Self::Invalid(_)
             | Self::NotPermitted(_)
             | Self::NameTooLong
-            | Self::Unsupported(_) => false,
+            | Self::Unsupported(_)
+            | Self::Absent(_) => false,
         }
     }
 }

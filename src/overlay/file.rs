@@ -22,6 +22,7 @@ use crate::overlay::lower::{LowerFile, LowerId, read_fully};
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
 use crate::overlay::readdir::OpenDir;
+use crate::overlay::upper::Upper;
 use crate::overlay::{Ino, Overlay};
 use crate::sys::{self, Errno, open_flags};
 
@@ -162,6 +163,12 @@ impl Overlay {
     /// Closes a file or directory.
     pub fn release(&self, fh: Fh) {
         let closed = self.handles.open.write().remove(&fh);
+        if let (Some(Handle::File(file)), Some(upper)) = (&closed, &self.upper)
+            && upper.remembers_losses()
+            && let Content::Upper(content) = &*file.content.read()
+        {
+            upper.check_file(content);
+        }
         drop(closed);
     }
 
@@ -204,7 +211,11 @@ impl Overlay {
     /// Writes all of `bytes` at an offset.
     pub fn write(&self, fh: Fh, bytes: &[u8], offset: u64) -> Result<()> {
         let file = self.upper_file(fh)?;
-        Ok(file.write_all_at(bytes, offset)?)
+        let written = file.write_all_at(bytes, offset);
+        if let (Err(error), Some(upper)) = (&written, &self.upper) {
+            upper.note_failed_write(error);
+        }
+        Ok(written?)
     }
 
     /// Returns the file of the upper that a handle writes to; it is copied up if it must be.
@@ -285,8 +296,10 @@ impl Overlay {
 
     /// Makes the content of an open file durable; what is only in the lower is.
     pub fn sync(&self, fh: Fh, content_only: bool) -> Result<()> {
-        if self.upper.as_ref().is_none_or(|upper| upper.is_volatile()) {
-            return Ok(());
+        match &self.upper {
+            None => return Ok(()),
+            Some(upper) if upper.is_volatile() => return self.sync_nothing(upper),
+            Some(_) => {}
         }
         let file = self.handles.file(fh)?;
         let upper = match &*file.content.read() {
@@ -299,15 +312,32 @@ impl Overlay {
         Ok(synced?)
     }
 
+    /// Answers who wants something synced where nothing is: with an error if changes are known to be
+    /// lost.
+    fn sync_nothing(&self, upper: &Upper) -> Result<()> {
+        if upper.remembers_losses() {
+            let open: Vec<_> = self.handles.open.read().values().cloned().collect();
+            for handle in open {
+                if let Handle::File(file) = handle
+                    && let Content::Upper(content) = &*file.content.read()
+                {
+                    upper.check_file(content);
+                }
+            }
+        }
+        upper.check_losses()
+    }
+
     /// Makes the names of a directory durable.
     pub fn sync_dir(&self, ino: Ino) -> Result<()> {
-        let node = match self.place(ino)? {
+        let place = self.place(ino)?;
+        if let Some(upper) = self.upper.as_ref().filter(|upper| upper.is_volatile()) {
+            return self.sync_nothing(upper);
+        }
+        let node = match place {
             Place::Node(node) if node.is_in_upper() => node,
             _ => return Ok(()),
         };
-        if self.upper.as_ref().is_some_and(|upper| upper.is_volatile()) {
-            return Ok(());
-        }
         let dir = sys::reopen(self.dir_fd(&node)?.as_fd(), open_flags::DIRECTORY)?;
         Ok(File::from(dir).sync_all()?)
     }

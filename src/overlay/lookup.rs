@@ -7,19 +7,31 @@ use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
+use crate::overlay::handle::generation_of;
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::{DirState, Node, State};
 use crate::overlay::place::Place;
-use crate::overlay::upper::{Child, Marks, Namespace, Upper};
-use crate::overlay::{Attr, Ino, Overlay};
+use crate::overlay::upper::{Child, Marks, Upper};
+use crate::overlay::{Attr, Ino, Overlay, Redirects};
 use crate::sys::Stat;
+
+/// Why nobody may have a directory whose mark leads elsewhere.
+pub(crate) const DIR_REFUSED: &str = "redirects of directories are not followed here";
+/// Why nobody may have a file whose mark says that its content is elsewhere.
+pub(crate) const CONTENT_REFUSED: &str = "redirects of contents are not followed here";
 
 impl Overlay {
     /// Returns the attributes of `name` in a directory. The kernel now knows the inode, until
     /// [`Overlay::forget`].
+    ///
+    /// `.` is what has the number itself, a directory or not, and `..` the directory above: so the
+    /// kernel asks for what it has a handle of and has forgotten.
     pub fn lookup(&self, dir: Ino, name: &OsStr) -> Result<Attr> {
-        let dir = self.dir_place(dir)?;
-        let place = self.child(&dir, name)?.ok_or(Error::NotFound)?;
+        let place = match name.as_bytes() {
+            b"." => self.place_by_number(dir)?,
+            b".." => self.place_above(dir)?,
+            _ => self.child(&self.dir_place(dir)?, name)?.ok_or(Error::NotFound)?,
+        };
         let attr = self.attr_of(&place)?;
         self.remember(&place);
         Ok(attr)
@@ -103,8 +115,12 @@ impl Overlay {
     }
 
     /// Tells whether the lower has something under a name, whatever the upper says.
-    pub(crate) fn lower_has(&self, dir: &Node, name: &OsStr) -> Result<bool> {
-        Ok(self.lower_lookup(dir.lower, name)?.is_some())
+    pub(crate) fn lower_has(&self, dir: Option<LowerId>, name: &OsStr) -> Result<bool> {
+        match self.lower_lookup(dir, name) {
+            Ok(found) => Ok(found.is_some()),
+            // It is there, though nobody may have it.
+            Err(error) => error.refused_kind().map(|_| true).ok_or(error),
+        }
     }
 
     /// Returns what the lower has under a name in a directory that it may have, whatever the upper says.
@@ -142,10 +158,17 @@ impl Overlay {
             }
             _ => self.origin_by_name(dir, name, &marks)?,
         };
-        let state = || State {
+        if kind == Kind::Regular && marks.metacopy && lower.is_none() && stat.size > 0 {
+            // The file itself is a hole.
+            return Err(Error::NoContent);
+        }
+        let own = self.upper_ino(stat.ino);
+        let mut ino = number.unwrap_or(own);
+        let state = |ino| State {
             upper: Some(stat.ino),
+            generation: if ino == own { generation_of(&stat) } else { 0 },
             content_in_lower: marks.metacopy && lower.is_some(),
-            more_links: marks.more_links,
+            more_links: marks.more_links.filter(|_| upper.has_index()),
             dir: DirState {
                 xattr_whiteouts: marks.xattr_whiteouts,
                 impure: marks.impure,
@@ -153,10 +176,8 @@ impl Overlay {
             },
             ..State::default()
         };
-        let own = self.upper_ino(stat.ino);
-        let mut ino = number.unwrap_or(own);
         let node = loop {
-            let node = self.nodes.get_or_make(ino, || Node::new(ino, kind, lower, state()));
+            let node = self.nodes.get_or_make(ino, || Node::new(ino, kind, lower, state(ino)));
             if is_incarnation(&node, kind, stat.ino, marks.metacopy) {
                 break node;
             }
@@ -172,9 +193,21 @@ impl Overlay {
         if marks.opaque {
             return Ok(None);
         }
+        if marks.redirect.is_some() && self.refuses_redirects()? {
+            // The kernel finds out only where it has to look into the lower.
+            return match dir.lower {
+                Some(_) => Err(Error::NotPermitted(DIR_REFUSED)),
+                None => Ok(None),
+            };
+        }
         let Some(id) = self.lower_part(dir, name, marks)? else { return Ok(None) };
         let is_dir = self.lower.kind(id)? == Kind::Directory;
         Ok(is_dir.then_some(id))
+    }
+
+    /// Tells whether marks that lead elsewhere are not to be followed.
+    fn refuses_redirects(&self) -> Result<bool> {
+        Ok(self.writable_or_seen()?.writes().redirects == Redirects::Refused)
     }
 
     /// Returns what the lower has of a file of the upper: where a mark says, else under the same name.
@@ -234,7 +267,13 @@ impl Overlay {
         name: &OsStr,
         marks: &Marks,
     ) -> Result<(Option<Ino>, Option<LowerId>)> {
-        let beside = self.lower_part(dir, name, marks)?;
+        if marks.metacopy && marks.redirect.is_some() && self.refuses_redirects()? {
+            return Err(Error::NotPermitted(CONTENT_REFUSED));
+        }
+        let beside = match (&marks.redirect, self.lower_part(dir, name, marks)?) {
+            (Some(path), None) if marks.metacopy => self.lower.content_at(path)?,
+            (_, beside) => beside,
+        };
         let number = marks.origin.map(|id| self.ino_of(LowerId(id)));
         let is_origin = beside.is_some_and(|id| marks.origin == Some(id.0));
         Ok((number, beside.filter(|_| marks.metacopy || is_origin)))
@@ -327,7 +366,7 @@ fn is_incarnation(node: &Arc<Node>, kind: Kind, inode: u64, metacopy: bool) -> b
 /// only in a directory that has or had to do with the lower, or where a mark says its owner.
 fn may_have_marks(upper: &Upper, dir: &Node, stat: &Stat) -> bool {
     stat.is_dir()
-        || upper.namespace() == Namespace::Mapped
+        || upper.owners().are_marks()
         || dir.lower.is_some()
         || dir.state.lock().dir.impure
 }

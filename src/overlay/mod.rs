@@ -8,6 +8,7 @@
 //! | here | kernel | what |
 //! |---|---|---|
 //! | `lookup` | `namei.c` | where a name is |
+//! | `handle` | `export.c` | what has a number |
 //! | `readdir` | `readdir.c` | merging listings |
 //! | `create`, `remove`, `rename` | `dir.c` | changing names |
 //! | `copy_up` | `copy_up.c` | making a lower file writable |
@@ -33,6 +34,7 @@ mod copy_up;
 mod create;
 mod error;
 mod file;
+mod handle;
 mod ids;
 mod index;
 mod item;
@@ -68,7 +70,7 @@ pub use file::{Fh, Seek};
 pub use ids::{IdMap, IdRange, Ids};
 pub use item::{Item, ItemReader};
 pub use lower::{
-    ChainLower, DirsLower, Lower, LowerAttr, LowerDirs, LowerEntry, LowerFile, LowerId,
+    ChainLower, DirsLower, Links, Lower, LowerAttr, LowerDirs, LowerEntry, LowerFile, LowerId,
 };
 pub use readdir::{DirEntry, ReadDir};
 pub use rename::Rename;
@@ -111,6 +113,8 @@ pub struct Attr {
     pub mtime: Time,
     /// Last change of the attributes.
     pub ctime: Time,
+    /// What tells the inode from others that had or will have its number; 0 if no other ever has.
+    pub generation: u32,
 }
 
 impl Attr {
@@ -150,15 +154,29 @@ pub enum Sync {
 /// Marks that make changes cheap and that a reader of the upper must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Writes {
-    /// A directory of the lower is renamed by a mark; without, that is `EXDEV`.
-    pub redirect: bool,
+    /// What marks that lead to another path of the lower are good for.
+    pub redirects: Redirects,
     /// A change of attributes does not copy the content.
     pub metacopy: bool,
+    /// Marks are below `user.overlay.`, also where they could be below `trusted.overlay.`.
+    pub user_marks: bool,
 }
 
 impl Writes {
     /// All of them.
-    pub const ALL: Self = Self { redirect: true, metacopy: true };
+    pub const ALL: Self = Self { redirects: Redirects::Made, metacopy: true, user_marks: false };
+}
+
+/// What becomes of marks that lead to another path of the lower (`redirect`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirects {
+    /// A directory of the lower is renamed by one.
+    #[default]
+    Made,
+    /// Renaming a directory of the lower is `EXDEV`; marks that are there are followed.
+    Followed,
+    /// The same, and what has a mark that leads somewhere is `EPERM`.
+    Refused,
 }
 
 /// A read-only tree with changes over it.
@@ -178,6 +196,8 @@ pub struct Overlay {
     /// How many files the kernel has forgotten.
     forgotten: AtomicU64,
     ids: Ids,
+    /// Files have no extended attributes that a program could see.
+    no_xattrs: bool,
 }
 
 /// After so many files are forgotten, what they took is given back to the system.
@@ -215,12 +235,13 @@ impl Overlay {
 
     fn with_upper(lower: Box<dyn Lower>, dirs: UpperDirs<'_>, purpose: Purpose) -> Result<Self> {
         let mut upper = Upper::open(dirs, purpose)?;
-        if !lower.knows_all_names() {
+        if lower.needs_index() {
             upper.open_index(dirs.work)?;
         }
         let marks = upper.marks_of_fd(upper.root().as_fd())?;
+        let follows = upper.writes().redirects != Redirects::Refused;
         let overlay = Self::new(lower, Some(upper));
-        if marks.redirects {
+        if marks.redirects && follows {
             overlay.find_redirected()?;
         }
         Ok(overlay)
@@ -245,6 +266,7 @@ impl Overlay {
             next_spare: AtomicU64::new(SPARE),
             forgotten: AtomicU64::new(0),
             ids: Ids::default(),
+            no_xattrs: false,
         }
     }
 
@@ -252,6 +274,13 @@ impl Overlay {
     #[must_use]
     pub fn with_ids(mut self, ids: Ids) -> Self {
         self.ids = ids;
+        self
+    }
+
+    /// Shows no extended attributes, and takes none.
+    #[must_use]
+    pub const fn without_xattrs(mut self) -> Self {
+        self.no_xattrs = true;
         self
     }
 

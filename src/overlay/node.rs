@@ -51,6 +51,8 @@ pub(crate) struct State {
     /// It is in the index: a file of the lower whose names are not all known. This many more names
     /// than the upper file has links does the union show.
     pub(crate) more_links: Option<i64>,
+    /// What tells it from earlier files of the upper with its number; 0 for one of the lower.
+    pub(crate) generation: u32,
     /// Its content, while somebody has it open.
     pub(crate) file: Weak<OpenFile>,
     /// How many names a lower file of several still has, once it was counted.

@@ -50,7 +50,7 @@ pub struct DirEntry<'a> {
     pub name: &'a OsStr,
     /// The position after this entry.
     pub next: u64,
-    /// Attributes, if they were asked for; never for `.` and `..`.
+    /// Attributes, if they were asked for; never for `.` and `..`, and what cannot be looked up.
     pub attr: Option<&'a Attr>,
 }
 
@@ -227,6 +227,12 @@ fn lower_of(place: &Place) -> Option<LowerId> {
     }
 }
 
+/// Returns the entry of what is there and cannot be looked up: a name, of which the kernel asks when a
+/// program does.
+const fn refused(name: &OsStr, kind: Kind, next: u64) -> DirEntry<'_> {
+    DirEntry { ino: Ino(u64::MAX), kind, name, next, attr: None }
+}
+
 /// One run through a listing.
 struct Listing<'a> {
     overlay: &'a Overlay,
@@ -262,8 +268,8 @@ impl Listing<'_> {
     fn run_upper(&self, from: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
         let skipped = usize::try_from(from).unwrap_or(usize::MAX);
         for (name, next) in self.names.shown.iter().skip(skipped).zip(UPPER + from + 1..) {
-            let lower = self.overlay.lower_lookup(lower_of(self.place), name)?;
-            if lower.is_none() && self.give(name, None, next, sink)?.is_break() {
+            let in_lower = self.overlay.lower_has(lower_of(self.place), name)?;
+            if !in_lower && self.give(name, None, next, sink)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -299,15 +305,17 @@ impl Listing<'_> {
         // An entry of the lower is what it was, unless the directory has changed.
         let unchanged = lower.filter(|_| !self.has_changed());
         let child = match unchanged {
-            Some((id, _)) if self.what == ReadDir::Names => self.overlay.place_of(id),
-            Some(_) => match self.overlay.lower_child(lower_of(self.place), name)? {
-                Some(child) => child,
-                None => return Ok(ControlFlow::Continue(())),
-            },
-            None => match self.overlay.child(self.place, name)? {
-                Some(child) => child,
-                None => return Ok(ControlFlow::Continue(())),
-            },
+            Some((id, _)) if self.what == ReadDir::Names => Ok(Some(self.overlay.place_of(id))),
+            Some(_) => self.overlay.lower_child(lower_of(self.place), name),
+            None => self.overlay.child(self.place, name),
+        };
+        let child = match child {
+            Ok(Some(child)) => child,
+            Ok(None) => return Ok(ControlFlow::Continue(())),
+            Err(error) => {
+                let kind = error.refused_kind().ok_or(error)?;
+                return Ok(sink(refused(name, kind, next)));
+            }
         };
         let kind = match unchanged {
             Some((_, kind)) => kind,

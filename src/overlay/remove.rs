@@ -57,7 +57,7 @@ impl Overlay {
             }
             Child::There(_) => {
                 self.pin_before_losing(node)?;
-                let hide = if self.lower_has(dir, name)? { Hide::Yes } else { Hide::No };
+                let hide = if self.lower_has(dir.lower, name)? { Hide::Yes } else { Hide::No };
                 if hide == Hide::No && node.kind != Kind::Directory {
                     sys::unlink(fd.as_fd(), name)?;
                 } else {

@@ -17,7 +17,7 @@ use crate::overlay::error::{Error, Result};
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
 use crate::overlay::upper::{Child, Mark, Meta, New, Upper};
-use crate::overlay::{Ino, Overlay};
+use crate::overlay::{Ino, Overlay, Redirects};
 use crate::sys::{self, Errno, RenameFlags, Stat, XattrTarget};
 
 /// Longest path that a mark can hold on every file system.
@@ -100,7 +100,7 @@ impl Overlay {
 
     fn side<'a>(&self, dir: &Place, name: &'a OsStr) -> Result<Side<'a>> {
         let dir = self.upper_dir(dir)?;
-        let (fd, lower) = (self.dir_fd(&dir)?, self.lower_has(&dir, name)?);
+        let (fd, lower) = (self.dir_fd(&dir)?, self.lower_has(dir.lower, name)?);
         Ok(Side { dir, fd, name, lower })
     }
 
@@ -196,7 +196,7 @@ impl Overlay {
         match node.lower {
             Some(id) => {
                 let path = self.lower_path(id)?;
-                if path.len() > REDIRECT_MAX || !upper.writes().redirect {
+                if path.len() > REDIRECT_MAX || upper.writes().redirects != Redirects::Made {
                     return Err(Error::Sys(sys::Error::new("redirect", Errno::EXDEV)));
                 }
                 self.keep_redirected(node)?;

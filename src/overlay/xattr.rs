@@ -24,6 +24,7 @@ pub enum SetXattrFlag {
 impl Overlay {
     /// Returns the value of an attribute.
     pub fn get_xattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
+        self.check_xattrs()?;
         check_name(name)?;
         let place = self.place(ino)?;
         let node = match &place {
@@ -42,6 +43,7 @@ impl Overlay {
 
     /// Returns the names of all attributes.
     pub fn list_xattr(&self, ino: Ino) -> Result<Vec<OsString>> {
+        self.check_xattrs()?;
         let place = self.place(ino)?;
         let node = match &place {
             Place::Node(node) if node.is_in_upper() => node,
@@ -61,6 +63,7 @@ impl Overlay {
         value: &[u8],
         flag: SetXattrFlag,
     ) -> Result<()> {
+        self.check_xattrs()?;
         check_name(name)?;
         check_settable(name)?;
         let namespace = self.changeable()?.namespace();
@@ -79,6 +82,7 @@ impl Overlay {
 
     /// Removes an attribute.
     pub fn remove_xattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+        self.check_xattrs()?;
         let namespace = self.changeable()?.namespace();
         // A file is not copied up for an attribute that it has not got.
         self.get_xattr(ino, name)?;
@@ -89,6 +93,13 @@ impl Overlay {
         match sys::remove_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk) {
             Err(error) if error.errno() == Errno::ENODATA => Err(Error::NoXattr),
             other => Ok(other?),
+        }
+    }
+
+    fn check_xattrs(&self) -> Result<()> {
+        match self.no_xattrs {
+            true => Err(Error::Absent("the mount has no extended attributes (noxattrs)")),
+            false => Ok(()),
         }
     }
 

@@ -48,7 +48,7 @@ pub use mount::{MountRequest, Mounting};
 pub use progress::{Event, LayerState, Progress, Quiet};
 pub use pull::{PullRequest, Pulled};
 pub use push::Pushed;
-pub use stack::{MountedStack, StackOptions, StackRequest, is_driver_name, mount_stack};
+pub use stack::{Ignored, MountedStack, StackOptions, StackRequest, is_driver_name, mount_stack};
 pub use umount::MountRow;
 
 /// Everything that the verbs need: the store, the registries, somebody to tell.

@@ -140,5 +140,18 @@ pub fn sync_fs(fd: impl AsFd) -> Result<()> {
     check(nix::unistd::syncfs(fd), || format!("syncfs({})", fd.as_raw_fd()))
 }
 
+/// Tells the error that writing a file back has met since `fd` was opened, or that nobody was told
+/// before; each once. Nothing is written for it (`sync_file_range` that only waits).
+///
+/// # Errors
+/// The error that was met: `EIO`, `ENOSPC` or `EDQUOT`.
+pub fn check_written_back(fd: BorrowedFd<'_>) -> Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE;
+    // SAFETY: the call takes numbers, and the descriptor is open for its length.
+    let result = unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 1, flags) };
+    let call = || format!("sync_file_range({}, 0, 1, WAIT_BEFORE)", fd.as_raw_fd());
+    check_raw(result, call).map(drop)
+}
+
 /// The flag that makes a call act on the descriptor itself.
 pub(crate) const EMPTY_PATH: AtFlags = AtFlags::AT_EMPTY_PATH;

@@ -3,8 +3,9 @@
 //! Calls that change attributes take a descriptor that may be `O_PATH`, so that the caller can
 //! look first at what it will change.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag};
@@ -46,6 +47,8 @@ pub struct Stat {
     pub mtime: Time,
     /// Last change of the attributes.
     pub ctime: Time,
+    /// When it was made, if the file system knows.
+    pub born: Option<Time>,
 }
 
 impl Stat {
@@ -65,34 +68,51 @@ impl Stat {
     }
 }
 
-impl From<libc::stat> for Stat {
-    fn from(stat: libc::stat) -> Self {
-        let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
-        let time = |secs, nanos: i64| Time { secs, nanos: u32::try_from(nanos).unwrap_or(0) };
+impl From<libc::statx> for Stat {
+    fn from(stat: libc::statx) -> Self {
+        let time = |time: libc::statx_timestamp| Time { secs: time.tv_sec, nanos: time.tv_nsec };
+        let was_told = |what: u32| stat.stx_mask & what != 0;
         Self {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-            mode: stat.st_mode,
-            nlink: stat.st_nlink,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            rdev: stat.st_rdev,
-            size: unsigned(stat.st_size),
-            blocks: unsigned(stat.st_blocks),
-            blksize: u32::try_from(stat.st_blksize).unwrap_or(4096),
-            atime: time(stat.st_atime, stat.st_atime_nsec),
-            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
-            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+            dev: libc::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            ino: stat.stx_ino,
+            mode: stat.stx_mode.into(),
+            nlink: stat.stx_nlink.into(),
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            rdev: libc::makedev(stat.stx_rdev_major, stat.stx_rdev_minor),
+            size: stat.stx_size,
+            blocks: stat.stx_blocks,
+            blksize: stat.stx_blksize,
+            atime: time(stat.stx_atime),
+            mtime: time(stat.stx_mtime),
+            ctime: time(stat.stx_ctime),
+            born: was_told(libc::STATX_BTIME).then(|| time(stat.stx_btime)),
         }
     }
 }
 
+/// Asks for attributes (`statx`); an empty name is `dir` itself.
+fn statx(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<Stat> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `name` ends with NUL, and `stat` has room for what the call writes.
+    let result =
+        unsafe { libc::statx(dir.as_raw_fd(), name.as_ptr(), flags, mask, stat.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: the call has filled it in; it was zeros before, which is a value too.
+    Ok(unsafe { stat.assume_init() }.into())
+}
+
 /// Returns the attributes of `name` in `dir`.
 pub fn stat(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Stat> {
-    check(nix::sys::stat::fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW), || {
-        format!("fstatat({}, {name:?})", dir.as_raw_fd())
-    })
-    .map(Stat::from)
+    let call = || format!("statx({}, {name:?})", dir.as_raw_fd());
+    let asked = match CString::new(name.as_bytes()) {
+        Ok(path) if !path.is_empty() => statx(dir, &path),
+        Ok(_) => Err(Errno::ENOENT),
+        Err(_) => Err(Errno::EINVAL),
+    };
+    check(asked, call)
 }
 
 /// Returns the attributes of `name` in `dir`; none when there is no such name.
@@ -106,7 +126,7 @@ pub fn stat_if_exists(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Stat>>
 
 /// Returns the attributes of what `fd` stands for.
 pub fn fstat(fd: BorrowedFd<'_>) -> Result<Stat> {
-    check(nix::sys::stat::fstat(fd), || format!("fstat({})", fd.as_raw_fd())).map(Stat::from)
+    check(statx(fd, c""), || format!("statx({}, \"\")", fd.as_raw_fd()))
 }
 
 /// Makes a directory.

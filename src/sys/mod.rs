@@ -24,8 +24,8 @@ mod xattr;
 pub use dir::{DirStream, RawEntry};
 pub use error::{Errno, Error, Result};
 pub use fd::{
-    allocate, clone_range, copy_range, dup, open, open_dir_path, open_path, open_tmpfile,
-    punch_flags, reopen, seek_data, seek_hole, sync_fs,
+    allocate, check_written_back, clone_range, copy_range, dup, open, open_dir_path, open_path,
+    open_tmpfile, punch_flags, reopen, seek_data, seek_hole, sync_fs,
 };
 pub use fnmatch::fnmatch;
 pub use fs::{

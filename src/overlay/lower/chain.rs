@@ -44,6 +44,10 @@ impl Lower for ChainLower {
         true
     }
 
+    fn needs_index(&self) -> bool {
+        false
+    }
+
     fn kind(&self, id: LowerId) -> Result<Kind> {
         Ok(self.0.kind(inode(id)?)?)
     }
@@ -93,6 +97,10 @@ impl Lower for ChainLower {
             Content::Inline(bytes) => Ok(LowerFile::Bytes(bytes.into())),
             Content::Object(digest) => Ok(LowerFile::File(Arc::new(self.0.open_object(digest)?))),
         }
+    }
+
+    fn content_at(&self, _: &OsStr) -> Result<Option<LowerId>> {
+        Ok(None)
     }
 
     fn names(&self, id_of: LowerId) -> Result<Vec<(LowerId, OsString)>> {

@@ -16,7 +16,7 @@ use crate::overlay::error::Result;
 use crate::sys::Time;
 
 pub use chain::ChainLower;
-pub use dirs::{DirsLower, LowerDirs};
+pub use dirs::{DirsLower, Links, LowerDirs};
 
 /// A file or directory of the lower tree; the same one always has the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,6 +135,10 @@ pub trait Lower: Debug + Send + Sync {
     /// it was looked up.
     fn knows_all_names(&self) -> bool;
 
+    /// Tells whether a file may have names that [`Lower::names`] does not give, so that its copy has to
+    /// be found by its number.
+    fn needs_index(&self) -> bool;
+
     /// Returns what a file is; cheaper than its attributes.
     fn kind(&self, id: LowerId) -> Result<Kind>;
 
@@ -142,6 +146,10 @@ pub trait Lower: Debug + Send + Sync {
     fn attr(&self, id: LowerId) -> Result<LowerAttr>;
 
     /// Returns what has this name in a directory.
+    ///
+    /// # Errors
+    /// [`crate::overlay::Error::NotPermitted`] for a name that is there and leads elsewhere by a mark
+    /// that is not to be followed.
     fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerId>>;
 
     /// Gives the entries of a directory to `sink`, from a position on, without `.` and `..`; the
@@ -161,6 +169,9 @@ pub trait Lower: Debug + Send + Sync {
 
     /// Opens the content of a regular file.
     fn open(&self, id: LowerId) -> Result<LowerFile>;
+
+    /// Returns a file at an absolute path that nothing shows and that only gives its content.
+    fn content_at(&self, path: &OsStr) -> Result<Option<LowerId>>;
 
     /// Returns the names of a file: the directory, and the name in it. The root has none.
     fn names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>>;

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::upper::owner::STAND_IN;
-use crate::overlay::upper::{Mark, Meta, Owners, Upper};
+use crate::overlay::upper::{Mark, Meta, Upper};
 use crate::sys::{self, Errno, RenameFlags, SetXattr, XattrTarget, open_flags};
 
 /// What is to be made.
@@ -302,7 +302,7 @@ impl Upper {
     }
 
     fn default_acl(&self, dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {
-        if self.owners() == Owners::Mapped {
+        if self.owners().are_marks() {
             return Ok(None);
         }
         Ok(sys::xattr_if_set(XattrTarget::Fd(dir), DEFAULT_ACL.as_ref())?)

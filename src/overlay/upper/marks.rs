@@ -8,7 +8,8 @@
 //!
 //! Without privilege the owner, mode and type that the file cannot have are kept as
 //! `user.containers.override_stat`, the form that podman's tools share, and attributes outside of
-//! `user.` below `user.containers.override_`.
+//! `user.` below `user.containers.override_`. With privilege that can be
+//! `security.fuseoverlayfs.override_stat`, which no user of the mount can reach.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -26,6 +27,10 @@ const OPAQUE_ELSEWHERE: [&str; 3] =
     ["trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"];
 const OVERRIDE: &str = "user.containers.override_";
 const OVERRIDE_STAT: &str = "user.containers.override_stat";
+/// Below this is what fuse-overlayfs keeps with privilege.
+const GUARDED: &str = "security.fuseoverlayfs.";
+const GUARDED_STAT: &str = "security.fuseoverlayfs.override_stat";
+const ACL: &str = "system.posix_acl_";
 
 /// A mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,8 @@ pub(crate) enum Namespace {
     User,
     /// The same, and what a file cannot have itself is in marks too.
     Mapped,
+    /// As with privilege, and owners, modes and types are in marks.
+    Guarded,
 }
 
 /// What the marks of a file say.
@@ -100,8 +107,17 @@ pub(crate) struct Marks {
 impl Namespace {
     const fn prefix(self) -> &'static str {
         match self {
-            Self::Trusted => TRUSTED,
+            Self::Trusted | Self::Guarded => TRUSTED,
             Self::User | Self::Mapped => USER,
+        }
+    }
+
+    /// Returns the name of the mark that says owner, mode and type.
+    const fn stat_name(self) -> Option<&'static str> {
+        match self {
+            Self::Trusted | Self::User => None,
+            Self::Mapped => Some(OVERRIDE_STAT),
+            Self::Guarded => Some(GUARDED_STAT),
         }
     }
 
@@ -132,7 +148,8 @@ impl Namespace {
         for name in names {
             let Some(name) = name.to_str() else { continue };
             let suffix = name.strip_prefix(self.prefix()).unwrap_or("");
-            if suffix.is_empty() && name != OVERRIDE_STAT {
+            let is_stat = self.stat_name() == Some(name);
+            if suffix.is_empty() && !is_stat {
                 continue;
             }
             let Some(value) = sys::xattr_if_set(target, name.as_ref())? else { continue };
@@ -148,7 +165,7 @@ impl Namespace {
                 "strata.redirects" => marks.redirects = true,
                 "strata.device" => marks.device = true,
                 "strata.links" => marks.more_links = parse_decimal(&value),
-                "" if self == Self::Mapped => marks.stat = OverrideStat::parse(&value),
+                "" if is_stat => marks.stat = OverrideStat::parse(&value),
                 _ => {}
             }
         }
@@ -193,6 +210,9 @@ impl Namespace {
         }
         match self {
             Self::Trusted | Self::User => Some(name.to_owned()),
+            // The permissions of the file itself are not those that it shows.
+            Self::Guarded if is_kept_from_programs(name) => None,
+            Self::Guarded => Some(name.to_owned()),
             Self::Mapped if strip_prefix(name, OVERRIDE).is_some() => None,
             Self::Mapped if strip_prefix(name, "user.").is_some() => Some(name.to_owned()),
             Self::Mapped => Some(concat(&[OVERRIDE.as_bytes(), name.as_bytes()])),
@@ -205,8 +225,10 @@ impl Namespace {
             let rest = rest.strip_prefix(ESCAPE.as_bytes())?;
             return Some(concat(&[self.prefix().as_bytes(), rest]));
         }
-        if self != Self::Mapped {
-            return Some(on_disk.to_owned());
+        match self {
+            Self::Trusted | Self::User => return Some(on_disk.to_owned()),
+            Self::Guarded => return (!is_kept_from_programs(on_disk)).then(|| on_disk.to_owned()),
+            Self::Mapped => {}
         }
         match strip_prefix(on_disk, OVERRIDE) {
             Some(b"stat") => None,
@@ -219,16 +241,27 @@ impl Namespace {
     /// Writes owner, mode and type where the file itself cannot have them.
     pub(crate) fn set_stat(self, target: XattrTarget<'_>, stat: &OverrideStat) -> Result<()> {
         let text = stat.to_string();
-        Ok(sys::set_xattr(target, OVERRIDE_STAT.as_ref(), text.as_bytes(), SetXattr::Any)?)
+        let Some(name) = self.stat_name() else {
+            return Err(Error::Invalid("owners are not in marks"));
+        };
+        Ok(sys::set_xattr(target, name.as_ref(), text.as_bytes(), SetXattr::Any)?)
     }
 
     /// Tells whether attributes of this namespace can be set on the file.
     pub(crate) fn works_on(self, target: XattrTarget<'_>) -> bool {
-        let name: OsString = format!("{}strata.probe", self.prefix()).into();
-        let probe = sys::set_xattr(target, &name, b"y", SetXattr::Any)
-            .and_then(|()| sys::remove_xattr(target, &name));
-        probe.is_ok()
+        let below = |prefix: &str| {
+            let name: OsString = format!("{prefix}strata.probe").into();
+            sys::set_xattr(target, &name, b"y", SetXattr::Any)
+                .and_then(|()| sys::remove_xattr(target, &name))
+                .is_ok()
+        };
+        below(self.prefix()) && (self != Self::Guarded || below(GUARDED))
     }
+}
+
+/// Tells whether no program can have an attribute where the privileged keep owners in marks.
+fn is_kept_from_programs(name: &OsStr) -> bool {
+    strip_prefix(name, GUARDED).is_some() || strip_prefix(name, ACL).is_some()
 }
 
 fn parse_decimal<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
@@ -350,7 +383,7 @@ mod tests {
 
     #[test]
     fn names_of_marks_are_escaped_and_hidden() {
-        use Namespace::{Mapped, Trusted, User};
+        use Namespace::{Guarded, Mapped, Trusted, User};
         for (namespace, seen, on_disk) in [
             (Trusted, "user.x", Some("user.x")),
             (Trusted, "security.capability", Some("security.capability")),
@@ -362,6 +395,11 @@ mod tests {
             (Mapped, "user.overlay.opaque", Some("user.overlay.overlay.opaque")),
             (Mapped, "security.capability", Some("user.containers.override_security.capability")),
             (Mapped, "user.containers.override_stat", None),
+            (Guarded, "security.capability", Some("security.capability")),
+            (Guarded, "trusted.overlay.opaque", Some("trusted.overlay.overlay.opaque")),
+            (Guarded, "user.containers.override_stat", Some("user.containers.override_stat")),
+            (Guarded, "security.fuseoverlayfs.override_stat", None),
+            (Guarded, "system.posix_acl_access", None),
         ] {
             let found = namespace.on_disk(seen.as_ref());
             assert_eq!(found.as_deref(), on_disk.map(OsStr::new), "{seen}");
@@ -372,6 +410,7 @@ mod tests {
         }
         assert_eq!(Trusted.seen("trusted.overlay.origin".as_ref()), None);
         assert_eq!(Mapped.seen("user.containers.override_stat".as_ref()), None);
+        assert_eq!(Guarded.seen("security.fuseoverlayfs.override_stat".as_ref()), None);
         assert_eq!(Mapped.seen("security.selinux".as_ref()), None);
     }
 }

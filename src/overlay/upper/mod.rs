@@ -11,6 +11,7 @@
 mod make;
 mod marks;
 mod owner;
+mod volatile;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,16 +24,30 @@ pub(crate) use crate::overlay::upper::marks::{Mark, Marks, Namespace, check_name
 pub(crate) use crate::overlay::upper::owner::Meta;
 
 use crate::overlay::error::{Error, Result};
+use crate::overlay::upper::volatile::Volatile;
 use crate::overlay::{Sync, UpperDirs, Writes};
 use crate::sys::{self, Errno, RenameFlags, Stat, XattrTarget, open_flags};
 
 /// How owners are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Owners {
     /// Files have them.
+    #[default]
     Native,
     /// A mark says them; files that it says nothing of belong to root.
     Mapped,
+    /// The same, in a mark that only the privileged can write.
+    Guarded,
+}
+
+impl Owners {
+    /// Tells whether marks say them.
+    pub(crate) const fn are_marks(self) -> bool {
+        match self {
+            Self::Native => false,
+            Self::Mapped | Self::Guarded => true,
+        }
+    }
 }
 
 /// Whether the upper is used or only looked at.
@@ -60,8 +75,7 @@ pub(crate) struct Upper {
     rename_whiteout_works: AtomicBool,
     /// Nothing is synced; what a crash leaves is not defined.
     sync: Sync,
-    /// The work directory says that this mount is volatile.
-    is_marked: bool,
+    volatile: Volatile,
     writes: Writes,
     next_temporary: AtomicU64,
 }
@@ -78,8 +92,6 @@ pub(crate) enum Child {
 }
 
 const WORK_NAME: &str = "work";
-const INCOMPAT_NAME: &str = "incompat";
-const VOLATILE_NAME: &str = "incompat/volatile";
 const INDEX_NAME: &str = "strata-index";
 
 impl Upper {
@@ -114,7 +126,7 @@ impl Upper {
             whiteouts_are_devices: true,
             rename_whiteout_works: AtomicBool::new(true),
             sync,
-            is_marked: false,
+            volatile: Volatile::default(),
             writes,
             next_temporary: AtomicU64::new(u64::from_le_bytes(sys::random_bytes()?) >> 1),
         };
@@ -123,39 +135,16 @@ impl Upper {
             opened.prepare_work()?;
             opened.mark_volatile(work)?;
             opened.probe(upper, owners)?;
-        } else if owners == Some(Owners::Native) && sys::effective_ids().0 != 0 {
+        } else if owners == Some(Owners::Guarded) {
+            (opened.owners, opened.namespace) = (Owners::Guarded, Namespace::Guarded);
+        } else if owners == Some(Owners::Native)
+            && (writes.user_marks || sys::effective_ids().0 != 0)
+        {
             opened.namespace = Namespace::User;
         } else if owners == Some(Owners::Mapped) || sys::effective_ids().0 != 0 {
             (opened.owners, opened.namespace) = (Owners::Mapped, Namespace::Mapped);
         }
         Ok(opened)
-    }
-
-    /// Refuses the upper of a volatile mount that did not end well, and marks that of a new one.
-    fn mark_volatile(&mut self, work: &Path) -> Result<()> {
-        let (dir, name) = (OsStr::new(INCOMPAT_NAME), OsStr::new(VOLATILE_NAME));
-        if self.child_stat(self.work.as_fd(), name)?.is_some() {
-            return Err(Error::Setup(format!(
-                "{0} was mounted volatile and not unmounted, so changes may be lost: begin anew, or \
-                 remove {0}/{WORK_NAME}/{VOLATILE_NAME} if the machine has not crashed since",
-                work.display()
-            )));
-        }
-        if self.sync == Sync::Volatile {
-            if self.child_stat(self.work.as_fd(), dir)?.is_none() {
-                sys::make_dir(self.work.as_fd(), dir, 0o700)?;
-            }
-            sys::make_dir(self.work.as_fd(), name, 0o700)?;
-            self.is_marked = true;
-        }
-        Ok(())
-    }
-
-    /// Takes the mark away when all is on the disk.
-    fn unmark_volatile(&self) -> Result<()> {
-        sys::sync_fs(sys::reopen(self.work.as_fd(), open_flags::DIRECTORY)?)?;
-        sys::remove_dir(self.work.as_fd(), OsStr::new(VOLATILE_NAME))?;
-        Ok(sys::remove_dir(self.work.as_fd(), OsStr::new(INCOMPAT_NAME))?)
     }
 
     /// Opens the index beside the directory in which changes are prepared.
@@ -171,6 +160,11 @@ impl Upper {
         Ok(())
     }
 
+    /// Tells whether there is an index.
+    pub(crate) const fn has_index(&self) -> bool {
+        self.index.is_some()
+    }
+
     /// Returns where the index has the file with a number.
     pub(crate) fn in_index(&self, number: u64) -> Result<(Arc<OwnedFd>, OsString)> {
         let index = self.index.as_ref().ok_or(Error::Stale(number))?;
@@ -179,7 +173,7 @@ impl Upper {
 
     /// Returns what the index has under a number.
     pub(crate) fn indexed(&self, number: u64) -> Result<Option<(Stat, Marks)>> {
-        if self.index.is_none() {
+        if !self.has_index() {
             return Ok(None);
         }
         let (index, name) = self.in_index(number)?;
@@ -215,7 +209,17 @@ impl Upper {
             Some(owners) => owners == Owners::Native,
             None => sys::effective_ids().0 == 0,
         };
-        if native && Namespace::Trusted.works_on(target) {
+        if owners == Some(Owners::Guarded) {
+            if !Namespace::Guarded.works_on(target) {
+                sys::remove_dir(work, &probe)?;
+                return Err(Error::Setup(format!(
+                    "owners cannot be kept in security.fuseoverlayfs.override_stat on the file system \
+                     of {}, which takes privilege and such attributes",
+                    upper.display()
+                )));
+            }
+            (self.owners, self.namespace) = (Owners::Guarded, Namespace::Guarded);
+        } else if native && !self.writes.user_marks && Namespace::Trusted.works_on(target) {
             (self.owners, self.namespace) = (Owners::Native, Namespace::Trusted);
         } else if owners == Some(Owners::Native) && Namespace::User.works_on(target) {
             (self.owners, self.namespace) = (Owners::Native, Namespace::User);
@@ -268,11 +272,6 @@ impl Upper {
     /// Returns which marks are written.
     pub(crate) const fn writes(&self) -> Writes {
         self.writes
-    }
-
-    /// Tells whether nothing is to be synced.
-    pub(crate) fn is_volatile(&self) -> bool {
-        self.sync != Sync::Always
     }
 
     /// Returns what a name of an upper directory is.
@@ -432,16 +431,6 @@ impl Upper {
             sys::remove_dir(work, &name)?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Upper {
-    fn drop(&mut self) {
-        if self.is_marked
-            && let Err(error) = self.unmark_volatile()
-        {
-            tracing::warn!("{error}; the upper stays marked as volatile");
-        }
     }
 }
 

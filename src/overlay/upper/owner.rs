@@ -1,4 +1,4 @@
-//! Owners, modes and types of files in the upper, native or mapped.
+//! Owners, modes and types of files in the upper, in files or in marks.
 
 use std::os::fd::BorrowedFd;
 
@@ -46,8 +46,7 @@ impl Upper {
 
     /// Tells whether attributes of a file may be in marks.
     pub(crate) fn shows_marks(&self, stat: &Stat) -> bool {
-        self.owners() == Owners::Mapped
-            || Kind::of(stat.mode) == Kind::Character && stat.rdev == STAND_IN
+        self.owners().are_marks() || Kind::of(stat.mode) == Kind::Character && stat.rdev == STAND_IN
     }
 
     /// Gives a file owner and permissions. `stat` is what it has, `kind` what it shows.
@@ -60,7 +59,7 @@ impl Upper {
     ) -> Result<()> {
         match self.owners() {
             Owners::Native => self.set_native(fd, stat, meta),
-            Owners::Mapped => self.set_mapped(fd, stat, (kind, device), meta),
+            Owners::Mapped | Owners::Guarded => self.set_mapped(fd, stat, (kind, device), meta),
         }
     }
 
@@ -108,13 +107,13 @@ impl Upper {
         Ok(())
     }
 
-    /// Returns permissions that a file always has: a mapped one those that its real owner, who serves
+    /// Returns permissions that a file always has: one with marks those that its real owner, who serves
     /// it, cannot do without.
     pub(crate) const fn always(&self, kind: Kind) -> u32 {
         match (self.owners(), kind) {
             (Owners::Native, _) => 0,
-            (Owners::Mapped, Kind::Directory) => 0o700,
-            (Owners::Mapped, _) => 0o600,
+            (_, Kind::Directory) => 0o700,
+            (_, _) => 0o600,
         }
     }
 
@@ -123,8 +122,8 @@ impl Upper {
         match (self.owners(), new) {
             (Owners::Native, _) | (_, New::File | New::Directory) => false,
             // A link of root's that comes from nowhere and has one name needs no mark.
-            (Owners::Mapped, New::Symlink(_)) => meta.uid != 0 || meta.gid != 0,
-            (Owners::Mapped, New::MarkedSymlink(_) | New::Node(..)) => true,
+            (_, New::Symlink(_)) => meta.uid != 0 || meta.gid != 0,
+            (_, New::MarkedSymlink(_) | New::Node(..)) => true,
         }
     }
 }

@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use crate::layer::Kind;
 use crate::overlay::error::Result;
 use crate::overlay::lower::LowerId;
-use crate::overlay::lower::dirs::DirsLower;
 use crate::overlay::lower::dirs::layer::join;
 use crate::overlay::lower::dirs::merge::{DOT_WHITEOUT, Part};
+use crate::overlay::lower::dirs::{DirsLower, Links};
+use crate::overlay::upper::Owners;
 use crate::sys;
 
 /// An entry of a merged directory.
@@ -42,8 +43,10 @@ impl DirsLower {
     pub(super) fn list(&self, dir: &[Part]) -> Result<Listing> {
         let mut seen = HashSet::new();
         let mut entries = Vec::new();
+        let Some(top) = dir.first() else { return Ok(Listing(entries)) };
+        let id = self.number_of(top.device, top.inode);
         for part in dir {
-            self.list_part(part, &mut seen, &mut entries)?;
+            self.list_part((id, part), &mut seen, &mut entries)?;
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Listing(entries))
@@ -51,7 +54,7 @@ impl DirsLower {
 
     fn list_part(
         &self,
-        part: &Part,
+        (dir, part): (LowerId, &Part),
         seen: &mut HashSet<OsString>,
         entries: &mut Vec<Entry>,
     ) -> Result<()> {
@@ -75,7 +78,10 @@ impl DirsLower {
             let kind = Kind::of_dirent(entry.kind);
             let sure = match kind {
                 None | Some(Kind::Character | Kind::Directory) => false,
-                Some(Kind::Regular) => !part.xattr_whiteouts,
+                // Whether it is a file of its own, a listing does not tell.
+                Some(_) if self.links == Links::Broken => false,
+                // A mark may say that it is something else.
+                Some(Kind::Regular) => !part.xattr_whiteouts && self.owners == Owners::Native,
                 Some(_) => true,
             };
             let (kind, id) = match kind {
@@ -88,7 +94,8 @@ impl DirsLower {
                     if self.is_whiteout(part, &path, &stat)? {
                         continue;
                     }
-                    (Kind::of(stat.mode), self.number(&stat))
+                    let shown = self.marked(part.layer, &path, stat)?;
+                    (Kind::of(shown.mode), self.number_of_name(&stat, dir, entry.name))
                 }
             };
             entries.push(Entry { id, kind, name: entry.name.into() });

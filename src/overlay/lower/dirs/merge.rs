@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use crate::layer::Kind;
-use crate::overlay::error::Result;
+use crate::overlay::error::{Error, Result};
+use crate::overlay::lookup::{CONTENT_REFUSED, DIR_REFUSED};
 use crate::overlay::lower::dirs::DirsLower;
 use crate::overlay::lower::dirs::layer::join;
 use crate::sys::{self, Stat};
@@ -69,7 +70,7 @@ impl DirsLower {
     pub(super) fn find(&self, dir: &[Part], name: &OsStr) -> Result<Found> {
         let mut found = Vec::new();
         let mut name = name.to_owned();
-        for part in dir {
+        for (at, part) in dir.iter().enumerate() {
             match self.see(part, &name)? {
                 Seen::Nothing => {}
                 Seen::Whiteout => break,
@@ -82,10 +83,14 @@ impl DirsLower {
                     let (is_opaque, redirect) = (below.is_opaque, below.redirect.clone());
                     let layer = below.layer;
                     found.push(below);
-                    if is_opaque {
+                    let is_last = at + 1 == dir.len();
+                    if is_opaque || is_last && !self.follow_redirects {
                         break;
                     }
                     match redirect {
+                        Some(_) if !self.follow_redirects => {
+                            return Err(Error::NotPermitted(DIR_REFUSED));
+                        }
                         Some(path) if path.as_bytes().starts_with(b"/") => {
                             found.extend(self.dir_at(layer, &path)?);
                             break;
@@ -138,12 +143,31 @@ impl DirsLower {
             return Ok(None);
         }
         let redirect = marks.redirect;
-        let found = match &redirect {
+        let data = self.data_below(dir, part, name, redirect.as_deref())?;
+        if data.is_none() {
+            // The file itself is a hole.
+            return Err(Error::NoContent);
+        }
+        if redirect.is_some() && !self.follow_redirects {
+            return Err(Error::NotPermitted(CONTENT_REFUSED));
+        }
+        Ok(data)
+    }
+
+    /// Looks for the content of a file in the layers below.
+    fn data_below(
+        &self,
+        dir: &[Part],
+        part: &Part,
+        name: &OsStr,
+        redirect: Option<&OsStr>,
+    ) -> Result<Option<Arc<(u16, OsString)>>> {
+        let found = match redirect {
             Some(path) if path.as_bytes().starts_with(b"/") => self.walk(part.layer, path)?,
             other => {
                 let below = dir.iter().position(|other| std::ptr::eq(other, part));
                 let below = below.and_then(|at| dir.get(at + 1..)).unwrap_or_default();
-                self.find(below, other.as_deref().unwrap_or(name))?
+                self.find(below, other.unwrap_or(name))?
             }
         };
         match found {
@@ -151,12 +175,15 @@ impl DirsLower {
             Found::File { layer, path, data: None, stat } if stat.is_regular() => {
                 Ok(Some(Arc::new((layer, path))))
             }
-            _ => self.in_data_only(redirect.as_deref()),
+            _ => self.in_data_only(redirect),
         }
     }
 
     /// Looks for content in the layers that hold nothing else.
-    fn in_data_only(&self, redirect: Option<&OsStr>) -> Result<Option<Arc<(u16, OsString)>>> {
+    pub(super) fn in_data_only(
+        &self,
+        redirect: Option<&OsStr>,
+    ) -> Result<Option<Arc<(u16, OsString)>>> {
         let Some(path) = redirect.and_then(|path| path.as_bytes().strip_prefix(b"/")) else {
             return Ok(None);
         };

@@ -17,9 +17,11 @@ mod table;
 mod tests;
 
 use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,13 +35,16 @@ use crate::overlay::lower::dirs::listing::Listing;
 use crate::overlay::lower::dirs::merge::{Found, Part};
 use crate::overlay::lower::dirs::table::{At, Table};
 use crate::overlay::lower::{Lower, LowerAttr, LowerEntry, LowerFile, LowerId};
-use crate::overlay::upper::Namespace;
+use crate::overlay::upper::{Namespace, Owners};
 use crate::sys::{self, Stat, open_flags};
 
 /// How many listings are kept for those who read on.
 const LISTINGS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 /// Bits of a number that are the inode's own; above them is the file system's place in the list.
 const INODE_BITS: u32 = 56;
+/// Bits that the number of a name has and no other: numbers of file systems are below, as are those
+/// that the union gives where one is taken.
+const BROKEN_LINK: u64 = 3 << 62;
 
 /// The directories of a stack.
 #[derive(Clone, Debug)]
@@ -52,10 +57,24 @@ pub struct LowerDirs {
     pub upper: Option<PathBuf>,
     /// Marks are below `user.overlay.`, not `trusted.overlay.`.
     pub user_marks: bool,
-    /// Owners and modes are those of `user.containers.override_stat`, where a file has it.
-    pub override_stat: bool,
+    /// Where owners and modes are; those of a file that no mark says them of are its own.
+    pub owners: Owners,
     /// Directories have one link, whatever is in them: nothing is read to count.
     pub static_links: bool,
+    /// What has a mark that leads to another path of the layers below can be had.
+    pub follow_redirects: bool,
+    /// What the names of a file with several are.
+    pub links: Links,
+}
+
+/// What the names of a file with several are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Links {
+    /// Names of one file: a copy has to be found by all of them.
+    #[default]
+    Kept,
+    /// Files of their own: a copy is that of one name.
+    Broken,
 }
 
 /// A stack of plain directories.
@@ -63,8 +82,10 @@ pub struct LowerDirs {
 pub struct DirsLower {
     layers: Vec<Layer>,
     namespace: Namespace,
-    override_stat: bool,
+    owners: Owners,
     static_links: bool,
+    follow_redirects: bool,
+    links: Links,
     /// File systems by device number; the first one is that of the upper.
     devices: Vec<u64>,
     /// The roots of the layers, first on top, but for those that only give contents.
@@ -99,8 +120,10 @@ impl DirsLower {
         let mut lower = Self {
             layers,
             namespace,
-            override_stat: dirs.override_stat,
+            owners: dirs.owners,
             static_links: dirs.static_links,
+            follow_redirects: dirs.follow_redirects,
+            links: dirs.links,
             devices,
             roots: Vec::new(),
             root: LowerId(0),
@@ -159,6 +182,24 @@ impl DirsLower {
         LowerId((place << INODE_BITS).wrapping_add(inode))
     }
 
+    /// Returns the number of a file that has a name: that of the name if it is a file of its own.
+    fn number_of_name(&self, stat: &Stat, dir: LowerId, name: &OsStr) -> LowerId {
+        if !self.is_broken_link(stat) {
+            return self.number(stat);
+        }
+        // FNV-1a, the same in every mount.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let numbers = [self.number(stat).0, dir.0].map(u64::to_le_bytes);
+        for byte in numbers.as_flattened().iter().chain(name.as_bytes()) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        LowerId(hash >> 3 | BROKEN_LINK)
+    }
+
+    fn is_broken_link(&self, stat: &Stat) -> bool {
+        self.links == Links::Broken && stat.nlink > 1 && !stat.is_dir()
+    }
+
     /// Returns where a file is: the layer, and the path in it.
     fn location(&self, id: LowerId) -> Result<(u16, OsString)> {
         match self.table.at(id)? {
@@ -166,6 +207,9 @@ impl DirsLower {
                 Some(part) => Ok((part.layer, part.path.to_os_string())),
                 None => Err(Error::Stale(id.0)),
             },
+            At::File { layer, data: Some(data), .. } if self.layer(layer)?.is_data_only() => {
+                Ok((data.0, data.1.clone()))
+            }
             At::File { layer, .. } => {
                 let (dir, name) = self.table.name(id)?;
                 let At::Dir(parts) = self.table.at(dir)? else { return Err(Error::Stale(id.0)) };
@@ -179,10 +223,20 @@ impl DirsLower {
     /// Returns the attributes that a file shows.
     fn shown(&self, layer: u16, path: &OsStr) -> Result<Stat> {
         let stat = self.layer(layer)?.stat(path)?;
-        if !self.override_stat || !(stat.is_dir() || stat.is_regular()) {
+        self.marked(layer, path, stat)
+    }
+
+    /// Returns what a file shows that has itself these attributes.
+    fn marked(&self, layer: u16, path: &OsStr, stat: Stat) -> Result<Stat> {
+        let namespace = match self.owners {
+            Owners::Native => return Ok(stat),
+            Owners::Mapped => Namespace::Mapped,
+            Owners::Guarded => Namespace::Guarded,
+        };
+        if !stat.is_dir() && !stat.is_regular() {
             return Ok(stat);
         }
-        let marks = self.layer(layer)?.marks(path, Namespace::Mapped)?;
+        let marks = self.layer(layer)?.marks(path, namespace)?;
         Ok(marks.stat.map_or(stat, |over| over.apply(stat)))
     }
 
@@ -233,11 +287,15 @@ impl Lower for DirsLower {
         false
     }
 
+    fn needs_index(&self) -> bool {
+        self.links == Links::Kept
+    }
+
     fn kind(&self, id: LowerId) -> Result<Kind> {
         match self.table.at(id)? {
             At::Dir(_) => Ok(Kind::Directory),
             // A mark may say that it stands for something else.
-            At::File { kind: Kind::Regular, .. } if self.override_stat => {
+            At::File { kind: Kind::Regular, .. } if self.owners.are_marks() => {
                 Ok(Kind::of(self.attr(id)?.mode))
             }
             At::File { kind, .. } => Ok(kind),
@@ -270,8 +328,14 @@ impl Lower for DirsLower {
         match self.find(&parts, name)? {
             Found::Nothing => Ok(None),
             Found::File { layer, stat, data, .. } => {
-                let id = self.number(&stat);
                 let (kind, has_links) = (Kind::of(stat.mode), stat.nlink > 1);
+                let mut id = self.number_of_name(&stat, dir, name);
+                if self.is_broken_link(&stat) {
+                    // Two names with one hash: the later one gets the next number.
+                    while !self.table.is_free_for(id, dir, name) {
+                        id = LowerId(id.0.wrapping_add(1) | BROKEN_LINK);
+                    }
+                }
                 self.table.add(id, dir, name, At::File { layer, kind, has_links, data });
                 Ok(Some(id))
             }
@@ -307,7 +371,14 @@ impl Lower for DirsLower {
 
     fn read_link(&self, id: LowerId) -> Result<OsString> {
         let (layer, path) = self.location(id)?;
-        self.layer(layer)?.read_link(&path)
+        let layer = self.layer(layer)?;
+        if !layer.stat(&path)?.is_regular() {
+            return layer.read_link(&path);
+        }
+        // A file with a mark holds the target.
+        let mut target = Vec::new();
+        layer.open_file(&path, open_flags::READ)?.read_to_end(&mut target)?;
+        Ok(OsString::from_vec(target))
     }
 
     fn xattrs(&self, id: LowerId) -> Result<Vec<(OsString, Vec<u8>)>> {
@@ -332,6 +403,17 @@ impl Lower for DirsLower {
         Ok(LowerFile::File(Arc::new(file)))
     }
 
+    fn content_at(&self, path: &OsStr) -> Result<Option<LowerId>> {
+        let Some(data) = self.in_data_only(Some(path))? else { return Ok(None) };
+        let stat = self.layer(data.0)?.stat(&data.1)?;
+        let id = self.number(&stat);
+        // Its name is the path that a mark gives it, from the root.
+        let (layer, kind) = (data.0, Kind::Regular);
+        let at = At::File { layer, kind, has_links: false, data: Some(Arc::clone(&data)) };
+        self.table.add(id, self.root, &data.1, at);
+        Ok(Some(id))
+    }
+
     fn names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>> {
         self.table.names(id)
     }
@@ -339,7 +421,7 @@ impl Lower for DirsLower {
     fn has_unknown_names(&self, id: LowerId) -> Result<bool> {
         match self.table.at(id)? {
             At::Dir(_) => Ok(false),
-            At::File { has_links, .. } => Ok(has_links),
+            At::File { has_links, .. } => Ok(has_links && self.links == Links::Kept),
         }
     }
 
@@ -355,7 +437,11 @@ impl Lower for DirsLower {
 impl DirsLower {
     /// Returns the name that a program sees of an attribute; none if it is hidden.
     fn seen(&self, on_disk: &OsStr) -> Option<OsString> {
-        let namespace = if self.override_stat { Namespace::Mapped } else { self.namespace };
+        let namespace = match self.owners {
+            Owners::Native => self.namespace,
+            Owners::Mapped => Namespace::Mapped,
+            Owners::Guarded => Namespace::Guarded,
+        };
         namespace.seen(on_disk)
     }
 

@@ -84,6 +84,13 @@ impl Table {
         }
     }
 
+    /// Tells whether no file but the one with this name has a number.
+    pub(super) fn is_free_for(&self, id: LowerId, dir: LowerId, name: &OsStr) -> bool {
+        let entries = self.0.lock();
+        let known = entries.by_id.get(&id).and_then(|entry| entry.names.first());
+        known.is_none_or(|(other, known)| *other == dir && **known == *name)
+    }
+
     pub(super) fn at(&self, id: LowerId) -> Result<At> {
         let mut entries = self.0.lock();
         let entry = entries.by_id.get_mut(&id).ok_or(Error::Stale(id.0))?;

@@ -10,7 +10,7 @@ struct Stack {
     folder: tempfile::TempDir,
     layers: Vec<&'static str>,
     data_only: Vec<&'static str>,
-    override_stat: bool,
+    owners: Owners,
 }
 
 impl Stack {
@@ -26,7 +26,7 @@ impl Stack {
             }
         }
         let layers = layers.iter().map(|(layer, _)| *layer).collect();
-        Self { folder, layers, data_only: vec![], override_stat: false }
+        Self { folder, layers, data_only: vec![], owners: Owners::Native }
     }
 
     fn open(&self) -> DirsLower {
@@ -37,8 +37,10 @@ impl Stack {
             data_only: paths(&self.data_only),
             upper: None,
             user_marks: true,
-            override_stat: self.override_stat,
+            owners: self.owners,
             static_links: false,
+            follow_redirects: true,
+            links: Links::Kept,
         })
         .unwrap()
     }
@@ -182,8 +184,8 @@ fn attributes_may_have_their_content_in_another_layer() {
 fn a_kind_is_that_of_the_attributes_also_when_a_mark_says_it() {
     let mut stack = Stack::new(&[("low", &["dir/", "file", "fifo", "link->file"])]);
     stack.set("low/fifo", "user.containers.override_stat", "0:0:600:pipe");
-    for (override_stat, fifo) in [(false, Kind::Regular), (true, Kind::Fifo)] {
-        stack.override_stat = override_stat;
+    for (owners, fifo) in [(Owners::Native, Kind::Regular), (Owners::Mapped, Kind::Fifo)] {
+        stack.owners = owners;
         let lower = stack.open();
         for (name, kind) in [
             ("", Kind::Directory),
