@@ -4,6 +4,7 @@ mod archives;
 mod auth;
 mod containers;
 mod crash;
+mod formats;
 mod memory;
 mod overlay;
 mod programs;

@@ -16,6 +16,7 @@ mod export;
 mod format;
 mod group;
 mod history;
+mod image_tree;
 mod images;
 mod import;
 mod inspect;
@@ -28,7 +29,10 @@ mod pull;
 mod push;
 mod rm;
 mod rmi;
+mod rows;
+mod table;
 mod tag;
+mod template;
 mod umount;
 mod usage;
 
