@@ -12,6 +12,7 @@ mod pull;
 mod pull_errors;
 mod push;
 mod refusal;
+mod removal;
 mod resume;
 mod same;
 mod words;

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use crate::cli::Command;
 use crate::cli::{
     commit, create, diff, export, history, images, import, inspect, ps, pull, push, rm, rmi, tag,
+    untag,
 };
 
 macro_rules! groups {
@@ -44,6 +45,7 @@ groups! {
         #[command(visible_alias = "remove")]
         Rm(rmi::Arguments) => Rmi,
         Tag(tag::Arguments) => Tag,
+        Untag(untag::Arguments) => Untag,
     }
 
     /// Manage containers

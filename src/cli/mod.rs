@@ -34,6 +34,7 @@ mod table;
 mod tag;
 mod template;
 mod umount;
+mod untag;
 mod usage;
 
 use std::ffi::OsString;
@@ -107,6 +108,7 @@ enum Command {
     Rmi(rmi::Arguments),
     Tag(tag::Arguments),
     Umount(umount::Arguments),
+    Untag(untag::Arguments),
 }
 
 /// What every command gets.
@@ -188,6 +190,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Rmi(arguments) => rmi::run(&arguments, context),
         Command::Tag(arguments) => tag::run(&arguments, context),
         Command::Umount(arguments) => umount::run(&arguments, context),
+        Command::Untag(arguments) => untag::run(&arguments, context),
     }
 }
 
