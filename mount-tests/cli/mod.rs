@@ -5,6 +5,7 @@ mod auth;
 mod containers;
 mod crash;
 mod formats;
+mod login;
 mod memory;
 mod overlay;
 mod programs;

@@ -229,7 +229,7 @@ fn kind(word: &str) -> Result<Type, Failure> {
 enum Form {
     Indented,
     Compact,
-    Template(Template),
+    Template(Box<Template>),
 }
 
 impl Form {
@@ -238,7 +238,7 @@ impl Form {
             None | Some("") => Ok(Self::Indented),
             Some("json") => Ok(Self::Compact),
             Some(text) => match Template::parse(text, Functions::Object) {
-                Ok(template) => Ok(Self::Template(template)),
+                Ok(template) => Ok(Self::Template(Box::new(template))),
                 Err(text) => Err(Failure::Template(format!("template parsing error: {text}"))),
             },
         }

@@ -20,6 +20,7 @@ mod image_tree;
 mod images;
 mod import;
 mod inspect;
+mod login;
 mod mount;
 mod output;
 mod overlay;
@@ -99,6 +100,8 @@ enum Command {
     Images(images::Arguments),
     Import(import::Arguments),
     Inspect(inspect::Arguments),
+    Login(login::Arguments),
+    Logout(login::LogoutArguments),
     Mount(mount::Arguments),
     Overlay(overlay::Arguments),
     Ps(ps::Arguments),
@@ -181,6 +184,8 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Images(arguments) => images::run(&arguments, context),
         Command::Import(arguments) => import::run(arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
+        Command::Login(arguments) => login::run(arguments, context),
+        Command::Logout(arguments) => login::run_logout(&arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
         Command::Overlay(arguments) => overlay::run(arguments),
         Command::Ps(arguments) => ps::run(&arguments, context),

@@ -17,6 +17,7 @@ mod lock;
 mod mount;
 mod process;
 mod random;
+mod terminal;
 mod time;
 mod xattr;
 
@@ -39,6 +40,7 @@ pub use process::{
     wait_for_exit,
 };
 pub use random::random_bytes;
+pub use terminal::{Hidden, hide_typing};
 pub use time::Time;
 pub use xattr::{
     SetXattr, XattrTarget, get_xattr, list_xattr, remove_xattr, set_xattr, xattr_if_set,
