@@ -6,6 +6,7 @@ mod containers;
 mod crash;
 mod formats;
 mod login;
+mod manifest;
 mod memory;
 mod overlay;
 mod programs;

@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use crate::cli::Command;
 use crate::cli::{
-    commit, create, diff, export, history, images, import, inspect, ps, pull, push, rm, rmi, tag,
-    untag,
+    commit, create, diff, export, history, images, import, inspect, manifest, ps, pull, push, rm,
+    rmi, tag, untag,
 };
 
 macro_rules! groups {
@@ -59,5 +59,10 @@ groups! {
         Ls(ps::Arguments) => Ps,
         #[command(visible_alias = "remove")]
         Rm(rm::Arguments) => Rm,
+    }
+
+    /// Look at manifests in registries
+    Manifest {
+        Inspect(manifest::Arguments) => ManifestInspect,
     }
 }

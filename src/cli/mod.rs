@@ -21,6 +21,7 @@ mod images;
 mod import;
 mod inspect;
 mod login;
+mod manifest;
 mod mount;
 mod output;
 mod overlay;
@@ -92,6 +93,10 @@ enum Command {
     Image(group::Image),
     #[command(subcommand)]
     Container(group::Container),
+    #[command(subcommand)]
+    Manifest(group::Manifest),
+    #[command(skip)]
+    ManifestInspect(manifest::Arguments),
     Commit(commit::Arguments),
     Create(create::Arguments),
     Diff(diff::Arguments),
@@ -124,6 +129,13 @@ impl Context {
     /// Opens the store, for a command that tells nothing while it works.
     fn strata(&self) -> Result<Strata, Failure> {
         self.strata_with(Arc::new(Quiet))
+    }
+
+    /// Returns this with one more registry that may be insecure.
+    fn with_insecure(&self, domain: &str) -> Self {
+        let mut options = self.options.clone();
+        options.insecure.push(domain.to_owned());
+        Self { root: self.root.clone(), options }
     }
 
     /// Opens the store, for a command whose work is followed.
@@ -186,6 +198,8 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Login(arguments) => login::run(arguments, context),
         Command::Logout(arguments) => login::run_logout(&arguments, context),
+        Command::Manifest(command) => dispatch(command.into(), context),
+        Command::ManifestInspect(arguments) => manifest::run(&arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
         Command::Overlay(arguments) => overlay::run(arguments),
         Command::Ps(arguments) => ps::run(&arguments, context),

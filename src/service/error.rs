@@ -22,6 +22,9 @@ pub enum Error {
     /// Neither an image nor a container has this name or id.
     #[error("No such object: {0}")]
     NoObject(String),
+    /// The registry has nothing under the name.
+    #[error("no such manifest: {0}")]
+    NoManifest(String),
     /// A list has no such filter.
     #[error("invalid filter '{0}'")]
     UnknownFilter(String),

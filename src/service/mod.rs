@@ -22,6 +22,7 @@ mod pipeline;
 mod progress;
 mod pull;
 mod push;
+mod remote;
 mod resolve;
 mod stack;
 mod umount;
@@ -48,6 +49,7 @@ pub use mount::{MountRequest, Mounting};
 pub use progress::{Event, LayerState, Progress, Quiet};
 pub use pull::{PullRequest, Pulled};
 pub use push::Pushed;
+pub use remote::RemoteManifest;
 pub use stack::{MountedStack, StackOptions, StackRequest, is_driver_name, mount_stack};
 pub use umount::MountRow;
 
