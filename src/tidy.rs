@@ -25,8 +25,8 @@ const ROOMS: [(&str, &[&str]); 11] = [
 /// Outside crates that have a home, and the rooms that they may be used in.
 const HOMES: [(&str, &[&str]); 19] = [
     ("clap", &["cli"]),
+    ("gotmpl", &["cli"]),
     ("indicatif", &["cli"]),
-    ("tabwriter", &["cli"]),
     ("tracing_subscriber", &["cli"]),
     ("zerocopy", &["fuse"]),
     ("tar", &["layer"]),

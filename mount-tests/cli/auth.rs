@@ -199,7 +199,7 @@ fn without_a_login_or_with_a_wrong_one_the_way_in_is_told() {
     let session = Session::new(Who::User);
     let name = registry.image("demo:1");
     session.import(&name);
-    let hint = format!("run 'docker login {0}' to use {0}/demo\n", registry.host());
+    let hint = format!("run 'strata login {0}' to use {0}/demo\n", registry.host());
     for password in ["", "wrong"] {
         if !password.is_empty() {
             log_in(&session, registry.host(), password);
@@ -250,5 +250,5 @@ fn a_password_that_the_token_server_refuses_is_told() {
     log_in(&session, registry.host(), "wrong");
     let said = session.refused(&["pull", &registry.image("team/demo:1")]);
     assert!(said.contains("unauthorized: incorrect username or password"), "{said}");
-    assert!(said.contains("docker login"), "{said}");
+    assert!(said.contains("strata login"), "{said}");
 }

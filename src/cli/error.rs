@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Flag(String),
     /// Other words than options are wrong; all that is to be said.
     Words(String),
+    /// A template for one object cannot be read; all that is to be said.
+    Template(String),
     /// Another process has told why, and this is its exit code.
     Told(u8),
     /// Nobody reads what this prints any more.
@@ -39,7 +41,7 @@ impl Failure {
             Self::One(error) => say(&chain(error)),
             Self::Several(errors) => errors.iter().for_each(|error| say(&chain(error))),
             Self::Text(text) => say(text),
-            Self::Flag(text) | Self::Words(text) => say_bare(text),
+            Self::Flag(text) | Self::Words(text) | Self::Template(text) => say_bare(text),
             Self::Output(error) => say(&format!("standard output: {error}")),
             Self::Told(_) | Self::Closed => {}
         }
@@ -52,6 +54,7 @@ impl Failure {
             Self::One(_) | Self::Several(_) | Self::Text(_) => 1,
             Self::Words(_) | Self::Output(_) => 1,
             Self::Flag(_) => 125,
+            Self::Template(_) => 64,
             Self::Told(code) => *code,
             Self::Closed => 0,
         }

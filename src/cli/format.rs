@@ -59,6 +59,28 @@ pub(crate) fn created_ago(created: Option<&str>, now: Timestamp) -> String {
     }
 }
 
+/// Returns when an image was made, as Go prints a time.
+pub(crate) fn created_at(created: Option<&str>) -> String {
+    match created.and_then(|text| text.parse::<Timestamp>().ok()) {
+        Some(time) => go_time(time),
+        None => "N/A".to_owned(),
+    }
+}
+
+/// Returns a time as Go prints it.
+pub(crate) fn go_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
+}
+
+/// Returns the key and the value of a filter.
+pub(crate) fn filter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        // `label!=x` says that there is no label.
+        Some((key, value)) => Ok((key.trim().to_lowercase(), value.trim().to_owned())),
+        None => Err("bad format of filter (expected name=value)".to_owned()),
+    }
+}
+
 /// Returns a text of at most `columns` characters; what is cut off is a dot of three.
 pub(crate) fn shorten(text: &str, columns: usize) -> String {
     if text.chars().count() <= columns {

@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use crate::cli::Command;
 use crate::cli::{
-    commit, create, diff, export, history, images, import, inspect, ps, pull, push, rename, rm,
-    rmi, tag,
+    commit, create, diff, export, history, images, import, inspect, manifest, ps, pull, push,
+    rename, rm, rmi, tag, untag,
 };
 
 macro_rules! groups {
@@ -45,6 +45,7 @@ groups! {
         #[command(visible_alias = "remove")]
         Rm(rmi::Arguments) => Rmi,
         Tag(tag::Arguments) => Tag,
+        Untag(untag::Arguments) => Untag,
     }
 
     /// Manage containers
@@ -59,5 +60,10 @@ groups! {
         Rename(rename::Arguments) => Rename,
         #[command(visible_alias = "remove")]
         Rm(rm::Arguments) => Rm,
+    }
+
+    /// Look at manifests in registries
+    Manifest {
+        Inspect(manifest::Arguments) => ManifestInspect,
     }
 }

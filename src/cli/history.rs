@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::format::{created_ago, shorten, size};
-use crate::cli::output::{line, table};
+use crate::cli::rows::{List, Row, is_plain_table};
 use crate::service::HistoryRow;
 
 /// Show how an image came to be
@@ -26,6 +26,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     no_trunc: bool,
 
+    /// How to print: table, table TEMPLATE, json, or a template of Go
+    #[arg(long)]
+    format: Option<String>,
+
     /// The image
     image: String,
 }
@@ -33,30 +37,47 @@ pub(crate) struct Arguments {
 const MISSING: &str = "<missing>";
 const COMMAND_COLUMNS: usize = 45;
 
+const TABLE: &str = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+const TABLE_OF_NUMBERS: &str = "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
+const TITLES: [(&str, &str); 6] = [
+    ("ID", "IMAGE"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("CreatedBy", "CREATED BY"),
+    ("Size", "SIZE"),
+    ("Comment", "COMMENT"),
+];
+
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
     let rows = context.strata()?.history(&arguments.image)?;
-    let id = |row: &HistoryRow| match row.image {
+    let now = Timestamp::now();
+    let rows = rows.iter().map(|row| fields(row, arguments, now)).collect();
+    let table = if arguments.human { TABLE } else { TABLE_OF_NUMBERS };
+    let list = List { kind: "historyContext", titles: &TITLES, table };
+    let format = arguments.format.as_deref();
+    if arguments.quiet && is_plain_table(format) {
+        return list.print(Some("{{.ID}}"), rows);
+    }
+    list.print(format, rows)
+}
+
+fn fields(row: &HistoryRow, arguments: &Arguments, now: Timestamp) -> Row {
+    let id = match row.image {
         Some(id) if arguments.no_trunc => id.to_string(),
         Some(id) => id.short(),
         None => MISSING.to_owned(),
     };
-    if arguments.quiet {
-        return rows.iter().try_for_each(|row| line(&id(row)));
-    }
-    let now = Timestamp::now();
-    let created_header = if arguments.human { "CREATED" } else { "CREATED AT" };
-    let header = format!("IMAGE\t{created_header}\tCREATED BY\tSIZE\tCOMMENT");
-    let text = |row: &HistoryRow| {
-        // A tab or a line break in a command would break the table.
-        let command = row.created_by.replace(['\t', '\n'], " ");
-        let command = if arguments.no_trunc { command } else { shorten(&command, COMMAND_COLUMNS) };
-        let created = match arguments.human {
-            true => created_ago(row.created.as_deref(), now),
-            false => row.created.clone().unwrap_or_default(),
-        };
-        let size = if arguments.human { size(row.size) } else { row.size.to_string() };
-        let comment = row.comment.replace(['\t', '\n'], " ");
-        format!("{}\t{created}\t{command}\t{size}\t{comment}", id(row))
-    };
-    table(&header, rows.iter().map(text))
+    // A tab or a line break in a command would break the table.
+    let command = row.created_by.replace(['\t', '\n'], " ");
+    let command = if arguments.no_trunc { command } else { shorten(&command, COMMAND_COLUMNS) };
+    let since = created_ago(row.created.as_deref(), now);
+    let at = row.created.clone().unwrap_or_default();
+    vec![
+        ("ID", id),
+        ("CreatedSince", if arguments.human { since } else { at.clone() }),
+        ("CreatedAt", at),
+        ("CreatedBy", command),
+        ("Size", if arguments.human { size(row.size) } else { row.size.to_string() }),
+        ("Comment", row.comment.replace(['\t', '\n'], " ")),
+    ]
 }

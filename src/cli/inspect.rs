@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
-use crate::cli::output::json;
+use crate::cli::output::{compact_json, json, print};
+use crate::cli::template::{Functions, Template, from_document};
 use crate::image::{ContainerConfig, ImageConfig, RootFs};
 use crate::service::{ContainerDetails, ContainerStatus, Details, Error, ImageDetails, Strata};
 
@@ -15,9 +16,17 @@ use crate::service::{ContainerDetails, ContainerStatus, Details, Error, ImageDet
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  strata inspect debian:12 | jq '.[0].Config.Env'")]
 pub(crate) struct Arguments {
-    /// Look only for this kind
+    /// How to print: json, or a template of Go
+    #[arg(short, long)]
+    format: Option<String>,
+
+    /// Show how much a container has written
+    #[arg(short, long)]
+    size: bool,
+
+    /// Look only for this kind: container or image
     #[arg(long, value_name = "KIND")]
-    r#type: Option<Type>,
+    r#type: Option<String>,
 
     /// Images or containers
     #[arg(required = true, value_name = "NAME|ID")]
@@ -28,6 +37,10 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  strata image inspect debian:12")]
 pub(crate) struct ImageArguments {
+    /// How to print: json, or a template of Go
+    #[arg(short, long)]
+    format: Option<String>,
+
     /// Images
     #[arg(required = true, value_name = "IMAGE")]
     names: Vec<String>,
@@ -37,6 +50,14 @@ pub(crate) struct ImageArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  strata container inspect work")]
 pub(crate) struct ContainerArguments {
+    /// How to print: json, or a template of Go
+    #[arg(short, long)]
+    format: Option<String>,
+
+    /// Show how much a container has written
+    #[arg(short, long)]
+    size: bool,
+
     /// Containers
     #[arg(required = true, value_name = "CONTAINER")]
     names: Vec<String>,
@@ -44,17 +65,19 @@ pub(crate) struct ContainerArguments {
 
 impl From<ImageArguments> for Arguments {
     fn from(arguments: ImageArguments) -> Self {
-        Self { r#type: Some(Type::Image), names: arguments.names }
+        let ImageArguments { format, names } = arguments;
+        Self { format, size: false, r#type: Some("image".to_owned()), names }
     }
 }
 
 impl From<ContainerArguments> for Arguments {
     fn from(arguments: ContainerArguments) -> Self {
-        Self { r#type: Some(Type::Container), names: arguments.names }
+        let ContainerArguments { format, size, names } = arguments;
+        Self { format, size, r#type: Some("container".to_owned()), names }
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug)]
 enum Type {
     Image,
     Container,
@@ -127,6 +150,10 @@ struct Container {
     driver: &'static str,
     log_path: String,
     graph_driver: GraphDriver,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_rw: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_root_fs: Option<u64>,
     mounts: Vec<Mount>,
     config: Config,
 }
@@ -165,19 +192,76 @@ enum Shown {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
+    let kind = arguments.r#type.as_deref().map(kind).transpose()?;
+    let form = Form::of(arguments.format.as_deref())?;
     let strata = context.strata()?;
     let (mut shown, mut errors) = (Vec::new(), Vec::new());
     for name in &arguments.names {
-        match find(&strata, name, arguments.r#type) {
-            Ok(Details::Image(details)) => shown.push(Shown::Image(Box::new(image(*details)))),
-            Ok(Details::Container(details)) => {
-                shown.push(Shown::Container(Box::new(container(*details))));
-            }
+        match find(&strata, name, kind).and_then(|found| show(&strata, found, arguments.size)) {
+            Ok(found) => shown.push(found),
             Err(error) => errors.push(error),
         }
     }
-    json(&shown)?;
-    Failure::collect(errors)
+    let printed = form.print(&shown);
+    let missing = Failure::collect(errors);
+    match (printed, missing) {
+        (Ok(()), missing) => missing,
+        (printed, Ok(())) => printed,
+        (printed, Err(missing)) => {
+            missing.report();
+            printed
+        }
+    }
+}
+
+/// Returns the kind that a word means.
+fn kind(word: &str) -> Result<Type, Failure> {
+    match word {
+        "image" => Ok(Type::Image),
+        "container" => Ok(Type::Container),
+        other => Err(Failure::Words(format!(
+            "unknown type: {other:?}: must be one of \"container\", \"image\""
+        ))),
+    }
+}
+
+/// How to print what was found.
+enum Form {
+    Indented,
+    Compact,
+    Template(Box<Template>),
+}
+
+impl Form {
+    fn of(format: Option<&str>) -> Result<Self, Failure> {
+        match format {
+            None | Some("") => Ok(Self::Indented),
+            Some("json") => Ok(Self::Compact),
+            Some(text) => match Template::parse(text, Functions::Object) {
+                Ok(template) => Ok(Self::Template(Box::new(template))),
+                Err(text) => Err(Failure::Template(format!("template parsing error: {text}"))),
+            },
+        }
+    }
+
+    fn print(&self, shown: &[Shown]) -> Result<(), Failure> {
+        let template = match self {
+            Self::Indented => return json(&shown),
+            Self::Compact => return compact_json(&shown),
+            Self::Template(template) => template,
+        };
+        let (mut out, mut wrong) = (String::new(), Vec::new());
+        for one in shown {
+            let document = serde_json::to_value(one).map_err(std::io::Error::other)?;
+            match template.render(&from_document(document)) {
+                Ok(text) => out.push_str(&(text + "\n")),
+                Err(text) => wrong.push(format!("template parsing error: {text}")),
+            }
+        }
+        // Docker prints an empty line where there is nothing to print.
+        print(if out.is_empty() { b"\n" } else { out.as_bytes() })?;
+        if wrong.is_empty() { Ok(()) } else { Err(Failure::Words(wrong.join("\n"))) }
+    }
 }
 
 fn find(strata: &Strata, name: &str, kind: Option<Type>) -> Result<Details, Error> {
@@ -188,6 +272,19 @@ fn find(strata: &Strata, name: &str, kind: Option<Type>) -> Result<Details, Erro
             Ok(Details::Container(Box::new(strata.inspect_container_only(name)?)))
         }
     }
+}
+
+fn show(strata: &Strata, found: Details, with_size: bool) -> Result<Shown, Error> {
+    Ok(match found {
+        Details::Image(details) => Shown::Image(Box::new(image(*details))),
+        Details::Container(details) => {
+            let sizes = with_size.then(|| strata.container_sizes(&details)).transpose()?;
+            let mut shown = container(*details);
+            shown.size_rw = sizes.map(|sizes| sizes.written);
+            shown.size_root_fs = sizes.map(|sizes| sizes.written + sizes.image);
+            Shown::Container(Box::new(shown))
+        }
+    })
 }
 
 fn image(details: ImageDetails) -> Image {
@@ -259,6 +356,8 @@ fn container(details: ContainerDetails) -> Container {
         driver: "strata",
         log_path: path(&details.log),
         graph_driver: GraphDriver { data, name: "strata" },
+        size_rw: None,
+        size_root_fs: None,
         mounts: mount
             .map(|mount| Mount { destination: path(&mount.target), rw: mount.writable })
             .into_iter()

@@ -18,11 +18,14 @@ mod find;
 mod format;
 mod group;
 mod history;
+mod image_tree;
 mod images;
 mod import;
 mod inspect;
 mod listing;
+mod login;
 mod ls;
+mod manifest;
 mod mount;
 mod output;
 mod overlay;
@@ -33,9 +36,13 @@ mod push;
 mod rename;
 mod rm;
 mod rmi;
+mod rows;
+mod table;
 mod tag;
+mod template;
 mod tree;
 mod umount;
+mod untag;
 mod usage;
 
 use std::ffi::OsString;
@@ -93,6 +100,10 @@ enum Command {
     #[command(subcommand)]
     Container(group::Container),
     Cat(cat::Arguments),
+    #[command(subcommand)]
+    Manifest(group::Manifest),
+    #[command(skip)]
+    ManifestInspect(manifest::Arguments),
     Commit(commit::Arguments),
     Create(create::Arguments),
     Diff(diff::Arguments),
@@ -103,6 +114,8 @@ enum Command {
     Import(import::Arguments),
     Inspect(inspect::Arguments),
     Ls(ls::Arguments),
+    Login(login::Arguments),
+    Logout(login::LogoutArguments),
     Mount(mount::Arguments),
     Overlay(overlay::Arguments),
     Ps(ps::Arguments),
@@ -114,6 +127,7 @@ enum Command {
     Tag(tag::Arguments),
     Tree(tree::Arguments),
     Umount(umount::Arguments),
+    Untag(untag::Arguments),
 }
 
 /// What every command gets.
@@ -126,6 +140,13 @@ impl Context {
     /// Opens the store, for a command that tells nothing while it works.
     fn strata(&self) -> Result<Strata, Failure> {
         self.strata_with(Arc::new(Quiet))
+    }
+
+    /// Returns this with one more registry that may be insecure.
+    fn with_insecure(&self, domain: &str) -> Self {
+        let mut options = self.options.clone();
+        options.insecure.push(domain.to_owned());
+        Self { root: self.root.clone(), options }
     }
 
     /// Opens the store, for a command whose work is followed.
@@ -189,6 +210,10 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Ls(arguments) => ls::run(&arguments, context),
+        Command::Login(arguments) => login::run(arguments, context),
+        Command::Logout(arguments) => login::run_logout(&arguments, context),
+        Command::Manifest(command) => dispatch(command.into(), context),
+        Command::ManifestInspect(arguments) => manifest::run(&arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
         Command::Overlay(arguments) => overlay::run(arguments),
         Command::Ps(arguments) => ps::run(&arguments, context),
@@ -200,6 +225,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Tag(arguments) => tag::run(&arguments, context),
         Command::Tree(arguments) => tree::run(&arguments, context),
         Command::Umount(arguments) => umount::run(&arguments, context),
+        Command::Untag(arguments) => untag::run(&arguments, context),
     }
 }
 

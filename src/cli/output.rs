@@ -3,19 +3,18 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use tabwriter::TabWriter;
 
 use crate::cli::error::Failure;
+use crate::cli::table::align;
 
 /// Prints lines whose cells are separated by tabs, as docker aligns them.
 pub(crate) fn table(header: &str, rows: impl IntoIterator<Item = String>) -> Result<(), Failure> {
-    let mut writer = TabWriter::new(Vec::new()).minwidth(10).padding(3);
-    writeln!(writer, "{header}")?;
+    let mut text = format!("{header}\n");
     for row in rows {
-        writeln!(writer, "{row}")?;
+        text.push_str(&row);
+        text.push('\n');
     }
-    let text = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
-    print(&text)
+    print(align(&text).as_bytes())
 }
 
 /// Prints bytes.
@@ -28,6 +27,11 @@ pub(crate) fn print(bytes: &[u8]) -> Result<(), Failure> {
 /// Prints a line.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     print(format!("{text}\n").as_bytes())
+}
+
+/// Prints a document on one line.
+pub(crate) fn compact_json(document: &impl Serialize) -> Result<(), Failure> {
+    line(&serde_json::to_string(document).map_err(io::Error::other)?)
 }
 
 /// Prints a document, indented by four.

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
-use crate::cli::format::{ago, command};
-use crate::cli::output::{line, table};
+use crate::cli::format::{ago, command, filter, go_time, size};
+use crate::cli::rows::{List, Row, is_plain_table};
 use crate::service::{ContainerRow, ContainerStatus};
 
 /// List containers
@@ -24,29 +24,102 @@ pub(crate) struct Arguments {
     /// Print ids and commands in full
     #[arg(long)]
     no_trunc: bool,
+
+    /// Only containers that fit: id=, name=, label=, label!=, status=created|mounted|dead,
+    /// ancestor=IMAGE, before=CONTAINER, since=CONTAINER (repeatable)
+    #[arg(short, long = "filter", value_name = "FILTER", value_parser = filter)]
+    filters: Vec<(String, String)>,
+
+    /// How to print: table, table TEMPLATE, json, or a template of Go
+    #[arg(long)]
+    format: Option<String>,
+
+    /// Show the containers that were made last, so many, mounted or not
+    #[arg(short = 'n', long, value_name = "NUMBER")]
+    last: Option<usize>,
+
+    /// Show the container that was made last, mounted or not
+    #[arg(short, long)]
+    latest: bool,
+
+    /// Show how much each has written
+    #[arg(short, long)]
+    size: bool,
 }
 
 const COMMAND_COLUMNS: usize = 20;
 
+const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t\
+                     {{.Names}}";
+const TITLES: [(&str, &str); 14] = [
+    ("ID", "CONTAINER ID"),
+    ("Names", "NAMES"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("Ports", "PORTS"),
+    ("State", "STATE"),
+    ("Status", "STATUS"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+];
+
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
-    let mut rows = context.strata()?.containers()?;
-    rows.retain(|row| arguments.all || row.status != ContainerStatus::Created);
-    let id = |row: &ContainerRow| match arguments.no_trunc {
-        true => row.id.clone(),
-        false => row.id.chars().take(12).collect(),
-    };
-    if arguments.quiet {
-        return rows.iter().try_for_each(|row| line(&id(row)));
+    let strata = context.strata()?;
+    let mut rows = strata.filtered_containers(&arguments.filters)?;
+    let last = if arguments.latest { Some(1) } else { arguments.last };
+    // Who asks for a state gets what is in it.
+    let by_state = arguments.filters.iter().any(|(key, _)| key == "status");
+    if last.is_none() && !by_state && !arguments.all {
+        rows.retain(|row| row.status != ContainerStatus::Created);
     }
+    rows.truncate(last.unwrap_or(usize::MAX));
+    let format = arguments.format.as_deref();
     let now = Timestamp::now();
-    let columns = if arguments.no_trunc { usize::MAX } else { COMMAND_COLUMNS };
-    let text = |row: &ContainerRow| {
-        let (command, created) = (command(&row.command, columns), ago(row.created, now));
-        let status = status(&row.status, now);
-        format!("{}\t{}\t{command}\t{created}\t{status}\t\t{}", id(row), row.image, row.name)
+    let sized = arguments.size || format.is_some_and(|format| format.contains(".Size"));
+    let mut shown = Vec::new();
+    for row in &rows {
+        let size = if sized { strata.written(row)? } else { 0 };
+        shown.push(fields(row, size, arguments.no_trunc, now));
+    }
+    let table = match arguments.size {
+        true => format!("{TABLE}\t{{{{.Size}}}}"),
+        false => TABLE.to_owned(),
     };
-    let header = "CONTAINER ID\tIMAGE\tCOMMAND\tCREATED\tSTATUS\tPORTS\tNAMES";
-    table(header, rows.iter().map(text))
+    let list = List { kind: "ContainerContext", titles: &TITLES, table: &table };
+    let only_ids = arguments.quiet && is_plain_table(format);
+    list.print(if only_ids { Some("{{.ID}}") } else { format }, shown)
+}
+
+fn fields(row: &ContainerRow, written: u64, no_trunc: bool, now: Timestamp) -> Row {
+    let columns = if no_trunc { usize::MAX } else { COMMAND_COLUMNS };
+    let short = || row.id.chars().take(12).collect();
+    let labels: Vec<_> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let (state, mount) = match &row.status {
+        ContainerStatus::Created => ("created", String::new()),
+        ContainerStatus::Mounted(mount) => ("mounted", mount.target.display().to_string()),
+        ContainerStatus::Dead(mount) => ("dead", mount.target.display().to_string()),
+    };
+    vec![
+        ("ID", if no_trunc { row.id.clone() } else { short() }),
+        ("Names", row.name.clone()),
+        ("Image", row.image.clone()),
+        ("Command", command(&row.command, columns)),
+        ("CreatedAt", go_time(row.created)),
+        ("RunningFor", ago(row.created, now)),
+        ("Ports", String::new()),
+        ("State", state.to_owned()),
+        ("Status", status(&row.status, now)),
+        ("Size", size(written)),
+        ("Labels", labels.join(",")),
+        ("Mounts", mount),
+        ("LocalVolumes", "0".to_owned()),
+        ("Networks", String::new()),
+    ]
 }
 
 fn status(status: &ContainerStatus, now: Timestamp) -> String {

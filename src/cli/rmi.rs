@@ -15,12 +15,18 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     force: bool,
 
+    /// Do not remove parents without a name; here images have no parents
+    #[arg(long)]
+    no_prune: bool,
+
     /// Images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
+    // Accepted for docker's sake.
+    let _no_prune = arguments.no_prune;
     let strata = context.strata()?;
     let mut errors = Vec::new();
     for image in &arguments.images {

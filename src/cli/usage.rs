@@ -80,6 +80,13 @@ pub(crate) fn explain(error: &clap::Error, root: &Command, words: &[OsString]) -
             drop(printed);
             return Failure::Told(0);
         }
+        // A variable of the environment for an option of every command hides that nothing was typed.
+        ErrorKind::MissingSubcommand => {
+            let (command, _) = typed_command(root, words);
+            let printed = write!(io::stderr(), "{}", command.clone().render_help());
+            drop(printed);
+            return Failure::Told(0);
+        }
         _ => {}
     }
     let (command, path) = typed_command(root, words);
@@ -127,7 +134,8 @@ fn what(
             (format!("flag needs an argument: {}", as_typed(&argument, words)), true)
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation if argument.starts_with('-') => {
-            let flag = argument.split([' ', '=', '[']).next().unwrap_or(&argument);
+            let flag =
+                with_letter(argument.split([' ', '=', '[']).next().unwrap_or(&argument), command);
             let why = error.source().map(|source| format!(": {source}"));
             let why = why.or_else(|| {
                 let possible = context(ContextKind::ValidValue);
@@ -142,6 +150,13 @@ fn what(
             (format!("{program}: {}", text.trim_start_matches("error: ")), false)
         }
     }
+}
+
+/// Returns an option with its letter, if it has one: `-f, --filter`.
+fn with_letter(flag: &str, command: &Command) -> String {
+    let named = |option: &&Arg| option.get_long() == flag.strip_prefix("--");
+    let letter = command.get_arguments().find(named).and_then(Arg::get_short);
+    letter.map_or(flag.to_owned(), |letter| format!("-{letter}, {flag}"))
 }
 
 /// Returns the option that lacks its value as it was typed: `--format`, or `'f' in -qf`.

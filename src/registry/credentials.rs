@@ -2,7 +2,7 @@
 //!
 //! It is looked for where docker keeps it (`config.json`: logins in the file, a helper for the
 //! host, a helper for all), then where podman does. Nothing configured means anonymous; something
-//! configured that cannot be had is an error that names the file. The room never writes a login.
+//! configured that cannot be had is an error that names the file. `login` writes what is read here.
 
 use std::fmt;
 use std::fs;

@@ -235,6 +235,28 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// There is no place for logins.
+    #[error("there is nowhere to keep a login: neither DOCKER_CONFIG nor HOME is set")]
+    NoLoginFile,
+    /// A text names no registry.
+    #[error("{0:?} is not the address of a registry; expected HOST or HOST:PORT")]
+    ServerName(String),
+    /// A credential helper did not do what it was asked.
+    #[error("credential helper {helper}: {reason}")]
+    Helper {
+        /// The helper.
+        helper: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The registry does not take the login.
+    #[error("login attempt to {url} failed with status: {status}")]
+    LoginRefused {
+        /// What was asked.
+        url: String,
+        /// The answer.
+        status: String,
+    },
     /// The HTTP client cannot be set up.
     #[error("HTTP client for {host} cannot be set up: {reason}")]
     Client {

@@ -36,9 +36,9 @@ impl Host {
     /// Returns the command that stores a login for the host.
     pub(super) fn login_command(&self) -> String {
         if self.is_hub() {
-            return "docker login".to_owned();
+            return "strata login".to_owned();
         }
-        format!("docker login {}", self.domain)
+        format!("strata login {}", self.domain)
     }
 
     /// Returns the names of the host's directories of certificates.
@@ -111,11 +111,11 @@ mod tests {
         let hub = Host::of(&Reference::parse("debian").expect("valid"));
         assert_eq!(hub.address(), "registry-1.docker.io");
         assert_eq!(hub.login_keys(), ["https://index.docker.io/v1/", "docker.io"]);
-        assert_eq!(hub.login_command(), "docker login");
+        assert_eq!(hub.login_command(), "strata login");
         let other = host("example.com:5000");
         assert_eq!(other.address(), "example.com:5000");
         assert_eq!(other.login_keys(), ["example.com:5000"]);
-        assert_eq!(other.login_command(), "docker login example.com:5000");
+        assert_eq!(other.login_command(), "strata login example.com:5000");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use reqwest::RequestBuilder;
 use crate::image::Reference;
 use crate::registry::Options;
 use crate::registry::Result;
+use crate::registry::credentials;
+use crate::registry::credentials::Credential;
 use crate::registry::document::Answer;
 use crate::registry::document::SMALL_LIMIT_BYTES;
 use crate::registry::document::fetch;
@@ -41,6 +43,24 @@ impl Hosts {
     /// Starts the room; no registry is contacted yet.
     pub(super) fn new(options: Options) -> Result<Self> {
         Ok(Self { options, runtime: Runtime::start()?, sessions: Mutex::default() })
+    }
+
+    /// Asks a registry whether it takes a user and a password.
+    pub(super) fn check_login(&self, host: &Host, user: &str, password: &str) -> Result<()> {
+        let credential =
+            Credential::Password { user: user.to_owned(), password: password.to_owned() };
+        Session::check_login(host.clone(), &self.options, &self.runtime, credential)
+    }
+
+    /// Asks a registry whether it takes the login that is kept for it, and returns its user.
+    pub(super) fn check_kept_login(&self, host: &Host) -> Result<Option<String>> {
+        let Some(credential) = credentials::find(&self.options, host)? else { return Ok(None) };
+        let user = match &credential {
+            Credential::Password { user, .. } => user.clone(),
+            Credential::IdentityToken(_) => String::new(),
+        };
+        Session::check_login(host.clone(), &self.options, &self.runtime, credential)?;
+        Ok(Some(user))
     }
 
     /// Returns the threads of the room.

@@ -183,7 +183,7 @@ mod tests {
             (
                 vec![Reply::new(401, "")],
                 1,
-                "unauthorized: authentication required: run 'docker login 127",
+                "unauthorized: authentication required: run 'strata login 127",
             ),
             (vec![Reply::new(400, "")], 1, "received unexpected HTTP status: 400"),
         ];

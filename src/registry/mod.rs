@@ -20,6 +20,7 @@ mod fault;
 mod grant;
 mod host;
 mod hosts;
+mod login;
 mod manifest;
 mod options;
 mod refusal;
@@ -48,6 +49,11 @@ pub use crate::registry::blob::BlobReader;
 pub use crate::registry::error::Error;
 pub use crate::registry::error::Result;
 pub use crate::registry::error::Unreachable;
+pub use crate::registry::login::Kept;
+pub use crate::registry::login::Server;
+pub use crate::registry::login::base64;
+pub use crate::registry::login::forget as forget_login;
+pub use crate::registry::login::keep as keep_login;
 pub use crate::registry::manifest::RawManifest;
 pub use crate::registry::options::Options;
 pub use crate::registry::upload::Mounted;
@@ -68,6 +74,20 @@ impl Registry {
     /// The threads cannot be started.
     pub fn new(options: Options) -> Result<Self> {
         Ok(Self { hosts: Arc::new(Hosts::new(options)?) })
+    }
+
+    /// Asks a registry whether it takes a user and a password.
+    ///
+    /// # Errors
+    /// [`Error::LoginRefused`], besides those of every request.
+    pub fn check_login(&self, server: &Server, user: &str, password: &str) -> Result<()> {
+        self.hosts.check_login(server.host(), user, password)
+    }
+
+    /// Asks a registry whether it takes the login that is kept for it, and returns its user; `None`
+    /// where none is kept.
+    pub fn check_kept_login(&self, server: &Server) -> Result<Option<String>> {
+        self.hosts.check_kept_login(server.host())
     }
 
     /// Returns what the tag or digest of `reference` names; a bare name means `latest`.

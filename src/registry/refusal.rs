@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_refusal_means_log_in_or_you_may_not() {
         let log_in =
-            "unauthorized: authentication required: run 'docker login a.io' to use a.io/team/app";
+            "unauthorized: authentication required: run 'strata login a.io' to use a.io/team/app";
         let no_pull = format!(
             "pull access denied for a.io/team/app, repository does not exist or may require \
              'docker login': {DENIED}"

@@ -58,6 +58,15 @@ impl Session {
     /// Makes the first contact with `host`.
     pub(super) fn open(host: Host, options: &Options, runtime: &Runtime) -> Result<Self> {
         let credential = credentials::find(options, &host)?;
+        Self::open_as(host, options, runtime, credential)
+    }
+
+    fn open_as(
+        host: Host,
+        options: &Options,
+        runtime: &Runtime,
+        credential: Option<Credential>,
+    ) -> Result<Self> {
         let trust = Trust::of(&host, options)?;
         let web = client::web(&host, options, &trust)?;
         let schemes: &[_] = match trust {
@@ -69,6 +78,41 @@ impl Session {
         let base = format!("{}://{}", scheme.as_str(), host.address());
         let peer = Arc::new(Peer { host, base, web, transfer, credential });
         Ok(Self { peer, challenge, tokens: Mutex::default() })
+    }
+
+    /// Asks `host` whether it takes a login.
+    pub(super) fn check_login(
+        host: Host,
+        options: &Options,
+        runtime: &Runtime,
+        credential: Credential,
+    ) -> Result<()> {
+        let session = Self::open_as(host, options, runtime, Some(credential.clone()))?;
+        let peer = &session.peer;
+        let url = format!("{}/v2/", peer.base);
+        let answer = match (&session.challenge, credential) {
+            (Challenge::Bearer(bearer), credential) => {
+                if !peer.host.is_loopback() && would_leak(&peer.base, &bearer.realm) {
+                    let reason =
+                        format!("it wants the login sent in the clear to {}", bearer.realm);
+                    let host = peer.host.address().to_owned();
+                    return Err(Error::Protocol { host, reason });
+                }
+                let scope = Scope::none();
+                let asked = token::ask(&peer.web, &peer.host, bearer, &scope, Some(&credential));
+                runtime.block_on(asked)?
+            }
+            (_, Credential::Password { user, password }) => {
+                let request = peer.web.get(&url).basic_auth(user, Some(password));
+                runtime.block_on(fetch(request, &url, SMALL_LIMIT_BYTES))?
+            }
+            // Nobody asked for it.
+            (_, Credential::IdentityToken(_)) => return Ok(()),
+        };
+        match answer.status {
+            200..=299 => Ok(()),
+            status => Err(Error::LoginRefused { url, status: status_text(status) }),
+        }
     }
 
     /// Returns the right to one request to `repository`, with a token where the registry wants one.
@@ -134,6 +178,14 @@ impl Session {
             200 => token::read(&answer),
             _ => Err(context.refused(&Subject::Token, &answer)),
         }
+    }
+}
+
+/// Returns a status as people know it: `401 Unauthorized`.
+fn status_text(status: u16) -> String {
+    match reqwest::StatusCode::from_u16(status) {
+        Ok(status) => status.to_string(),
+        Err(_) => status.to_string(),
     }
 }
 
@@ -285,7 +337,7 @@ mod tests {
             (
                 Reply::new(401, r#"{"details":"incorrect username or password"}"#),
                 1,
-                "unauthorized: incorrect username or password: run 'docker login 127.0.0.1:",
+                "unauthorized: incorrect username or password: run 'strata login 127.0.0.1:",
             ),
             (Reply::error(403, "DENIED"), 1, "pull access denied for 127.0.0.1:"),
             (Reply::new(404, ""), 1, "received unexpected HTTP status: 404"),
@@ -376,7 +428,7 @@ mod tests {
             registry_with_login(&server, r#""username":"user","password":"wrong""#);
         for registry in [wrong, registry()] {
             let error = registry.tags(&server.reference("a")).expect_err("refused").to_string();
-            assert!(error.starts_with("unauthorized: said so: run 'docker login 127."), "{error}");
+            assert!(error.starts_with("unauthorized: said so: run 'strata login 127."), "{error}");
         }
     }
 }

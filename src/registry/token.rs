@@ -49,12 +49,20 @@ impl Scope {
         Self { path: path.to_owned(), access: Access::Push, from: Some(from.to_owned()) }
     }
 
+    /// Returns the right to nothing but to be known.
+    pub(super) const fn none() -> Self {
+        Self { path: String::new(), access: Access::Pull, from: None }
+    }
+
     /// Returns what the right allows.
     pub(super) const fn access(&self) -> Access {
         self.access
     }
 
     fn words(&self) -> Vec<String> {
+        if self.path.is_empty() {
+            return Vec::new();
+        }
         let actions = match self.access {
             Access::Pull => "pull",
             Access::Push => "pull,push",

@@ -1,12 +1,16 @@
 //! Containers: making, listing, removing.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::digest::Digest;
 use crate::fuse::MountOptions;
 use crate::image::Reference;
 use crate::overlay::{ChainLower, Overlay, Sync, UpperDirs, Writes};
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
+use crate::service::filter::{Filters, check_keys, labels_fit, values};
+use crate::service::inspect::written_below;
 use crate::service::names::{check_name, random_id, random_name};
 use crate::service::umount::Wait;
 use crate::store::{Claim, Container, Image, Lease, MountState, Mounted, Store};
@@ -49,10 +53,50 @@ pub struct ContainerRow {
     pub created: jiff::Timestamp,
     /// Whether it is mounted.
     pub status: ContainerStatus,
+    /// The labels of its image.
+    pub labels: BTreeMap<String, String>,
+    /// Digest of the manifest of its image.
+    pub manifest: Digest,
 }
+
+/// The filters of a list of containers.
+const FILTERS: [&str; 8] =
+    ["id", "name", "label", "label!", "status", "ancestor", "before", "since"];
 
 /// How often a random name may be taken.
 const TRIES: usize = 20;
+
+/// What a filter can ask of the state of a container. Here a mount is what runs.
+const STATES: [&str; 4] = ["created", "mounted", "running", "dead"];
+
+impl ContainerStatus {
+    fn is(&self, state: &str) -> bool {
+        match self {
+            Self::Created => state == "created",
+            Self::Mounted(_) => ["mounted", "running"].contains(&state),
+            Self::Dead(_) => state == "dead",
+        }
+    }
+}
+
+/// Tells whether a name has a text in it; `^` is its beginning and `$` its end, as for docker.
+fn is_called(name: &str, wanted: &str) -> bool {
+    let (from_start, wanted) = match wanted.strip_prefix('^') {
+        Some(rest) => (true, rest),
+        None => (false, wanted),
+    };
+    let (to_end, wanted) = match wanted.strip_suffix('$') {
+        Some(rest) => (true, rest),
+        None => (false, wanted),
+    };
+    let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
+    match (from_start, to_end) {
+        (true, true) => name == wanted,
+        (true, false) => name.starts_with(wanted),
+        (false, true) => name.ends_with(wanted),
+        (false, false) => name.contains(wanted),
+    }
+}
 
 impl Strata {
     /// Makes a container of an image and returns its id.
@@ -112,26 +156,60 @@ impl Strata {
         self.store.containers()?.into_iter().map(|container| self.row(container)).collect()
     }
 
+    /// Returns the containers that filters leave, newest first.
+    pub fn filtered_containers(&self, filters: &Filters) -> Result<Vec<ContainerRow>> {
+        check_keys(filters, &FILTERS)?;
+        if let Some(state) = values(filters, "status").iter().find(|state| !STATES.contains(state))
+        {
+            return Err(Error::FilterValue("status".to_owned(), (*state).to_owned()));
+        }
+        let made = |name: &str| Ok(self.find_container(name)?.created);
+        let before = values(filters, "before").into_iter().map(made).collect::<Result<Vec<_>>>()?;
+        let since = values(filters, "since").into_iter().map(made).collect::<Result<Vec<_>>>()?;
+        let image = |name: &str| Ok(self.find_image(name)?.0.digest);
+        let images = values(filters, "ancestor").into_iter().map(image);
+        let images = images.collect::<Result<Vec<_>>>()?;
+        let any = |key: &str, fits: &dyn Fn(&str) -> bool| {
+            let values = values(filters, key);
+            values.is_empty() || values.into_iter().any(fits)
+        };
+        let mut rows = self.containers()?;
+        rows.retain(|row| {
+            any("id", &|id| row.id.starts_with(id))
+                && any("name", &|name| is_called(&row.name, name))
+                && any("status", &|state| row.status.is(state))
+                && (images.is_empty() || images.contains(&row.manifest))
+                && before.iter().all(|time| row.created < *time)
+                && since.iter().all(|time| row.created > *time)
+                && labels_fit(filters, &row.labels)
+        });
+        Ok(rows)
+    }
+
     fn row(&self, container: Container) -> Result<ContainerRow> {
-        let command = match &container.command {
-            Some(command) => command.clone(),
-            None => match self.store.image(container.manifest) {
-                Ok(image) => default_command(&image),
-                // A damaged image must not hide its containers.
-                Err(error) => {
-                    tracing::warn!("{error}");
-                    Vec::new()
-                }
-            },
+        let (command, labels) = match self.store.image(container.manifest) {
+            Ok(image) => (default_command(&image), image.config.config.labels),
+            // A damaged image must not hide its containers.
+            Err(error) => {
+                tracing::warn!("{error}");
+                (Vec::new(), BTreeMap::new())
+            }
         };
         Ok(ContainerRow {
             status: self.status(&container.id)?,
             id: container.id,
             name: container.name,
             image: container.image,
-            command,
+            command: container.command.unwrap_or(command),
             created: container.created,
+            labels,
+            manifest: container.manifest,
         })
+    }
+
+    /// Returns the size of the files in the writable layer of a container in bytes.
+    pub fn written(&self, row: &ContainerRow) -> Result<u64> {
+        written_below(&self.store.upper(&row.id))
     }
 
     pub(crate) fn status(&self, id: &str) -> Result<ContainerStatus> {

@@ -42,6 +42,15 @@ pub enum Error {
     /// Neither an image nor a container has this name or id.
     #[error("No such object: {0}")]
     NoObject(String),
+    /// The registry has nothing under the name.
+    #[error("no such manifest: {0}")]
+    NoManifest(String),
+    /// A list has no such filter.
+    #[error("invalid filter '{0}'")]
+    UnknownFilter(String),
+    /// A filter cannot have this value.
+    #[error("invalid filter '{0}=[{1}]'")]
+    FilterValue(String, String),
     /// The prefix of an id fits several.
     #[error("{0} is ambiguous: {1} ids begin with it; give more digits")]
     Ambiguous(String, usize),
@@ -133,6 +142,14 @@ pub enum Error {
          repositories"
     )]
     SeveralNames(String),
+    /// The image does not have the name.
+    #[error("{name} is not a name of {image}; 'strata inspect {image}' shows its RepoTags")]
+    OtherName {
+        /// The name.
+        name: String,
+        /// The image as it was asked for.
+        image: String,
+    },
     /// A container is mounted and would have to be unmounted first.
     #[error(
         "cannot remove container \"/{name}\": container is mounted at {target}: unmount it before \

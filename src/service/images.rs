@@ -1,11 +1,12 @@
 //! Images: listing, naming, removing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::Reference;
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
+use crate::service::filter::{Filters, check_keys, fits, labels_fit, truth, until, values};
 use crate::service::resolve::FoundBy;
 use crate::store::{Image, Mounted, Ref, RefName};
 
@@ -22,7 +23,20 @@ pub struct ImageRow {
     pub created: Option<String>,
     /// Size of all files of its layers in bytes.
     pub size: u64,
+    /// Size of its layers as a registry has them in bytes.
+    pub content: u64,
+    /// Digest of its manifest.
+    pub manifest: Digest,
+    /// What it runs on: `linux/amd64`.
+    pub platform: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// How many containers use it.
+    pub containers: usize,
 }
+
+/// The filters of a list of images.
+const FILTERS: [&str; 7] = ["dangling", "label", "label!", "before", "since", "reference", "until"];
 
 /// What happened to an image that was to be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,9 +47,54 @@ pub enum Removed {
     Deleted(Digest),
 }
 
+impl ImageRow {
+    /// Tells whether its name fits a pattern, with its tag or without.
+    pub fn is_named(&self, pattern: &str) -> bool {
+        let Some(name) = &self.reference else { return false };
+        if let Ok(wanted) = pattern.parse::<Reference>()
+            && name.repository() == wanted.repository()
+        {
+            return wanted.tag().is_none_or(|tag| name.tag() == Some(tag))
+                && wanted.digest().is_none_or(|digest| name.digest() == Some(digest));
+        }
+        fits(pattern, &name.familiar()) || fits(pattern, &name.familiar_name())
+    }
+}
+
 impl Strata {
+    /// Returns the images that filters leave, by name, newest first.
+    pub fn filtered_images(&self, filters: &Filters) -> Result<Vec<ImageRow>> {
+        check_keys(filters, &FILTERS)?;
+        let dangling = truth(filters, "dangling")?;
+        let now = jiff::Timestamp::now();
+        let untils = values(filters, "until").into_iter().map(|value| until(value, now));
+        let untils = untils.collect::<Result<Vec<_>>>()?;
+        let made = |name: &str| -> Result<Option<jiff::Timestamp>> {
+            Ok(time_of(self.find_image(name)?.0.config.created.as_deref()))
+        };
+        let before = values(filters, "before").into_iter().map(made).collect::<Result<Vec<_>>>()?;
+        let since = values(filters, "since").into_iter().map(made).collect::<Result<Vec<_>>>()?;
+        let patterns = values(filters, "reference");
+        let mut rows = self.images()?;
+        rows.retain(|row| {
+            let time = time_of(row.created.as_deref());
+            let untagged = row.reference.as_ref().is_none_or(|name| name.tag().is_none());
+            dangling.is_none_or(|wanted| wanted == untagged)
+                && before.iter().all(|other| time < *other)
+                && since.iter().all(|other| time > *other)
+                && untils.iter().all(|until| time.is_some_and(|time| time < *until))
+                && (patterns.is_empty() || patterns.iter().any(|pattern| row.is_named(pattern)))
+                && labels_fit(filters, &row.labels)
+        });
+        Ok(rows)
+    }
+
     /// Returns all images by name, newest first.
     pub fn images(&self) -> Result<Vec<ImageRow>> {
+        let mut users: BTreeMap<Digest, usize> = BTreeMap::new();
+        for container in self.store.containers()? {
+            *users.entry(container.manifest).or_default() += 1;
+        }
         let mut known: BTreeMap<Digest, Option<(Image, u64)>> = BTreeMap::new();
         let mut rows = Vec::new();
         for (name, to) in self.store.references()? {
@@ -51,6 +110,11 @@ impl Strata {
                 id: image.id(),
                 created: image.config.created.clone(),
                 size: *size,
+                content: image.manifest.layers.iter().map(|layer| layer.size).sum(),
+                manifest: image.digest,
+                platform: image.config.platform().to_string(),
+                labels: image.config.config.labels.clone(),
+                containers: users.get(&image.digest).copied().unwrap_or(0),
             });
         }
         rows.sort_by_key(|row| std::cmp::Reverse(time_of(row.created.as_deref())));
@@ -102,7 +166,12 @@ impl Strata {
         let (image, by) = self.find_image(text)?;
         let mut removed = Vec::new();
         match by {
-            FoundBy::Name(name) => self.untag(&image, &name, force, &mut removed)?,
+            FoundBy::Name(name) => {
+                if self.forget_digest(&name, &mut removed)? {
+                    return Ok(removed);
+                }
+                self.untag(&image, &name, force, &mut removed)?;
+            }
             FoundBy::Id => self.untag_all(&image, force, &mut removed)?,
         }
         self.delete_if_unused(&image, &mut removed)?;
@@ -135,33 +204,73 @@ impl Strata {
         self.remove_names(image, &gone, removed)
     }
 
-    /// Removes every name of an image that was named by its id.
+    /// Removes every name of an image that was named by its id. What force cannot change is told
+    /// first, as docker does.
     fn untag_all(&self, image: &Image, force: bool, removed: &mut Vec<Removed>) -> Result<()> {
         let names = self.store.names_of(image.digest)?;
-        let mut repositories: Vec<_> = names
-            .iter()
-            .filter_map(|name| match name {
-                RefName::Named(reference) => Some(reference.repository()),
-                RefName::Untagged(_) => None,
-            })
-            .collect();
-        repositories.sort();
-        repositories.dedup();
-        if repositories.len() > 1 && !force {
+        let user = self.user_of(image)?;
+        let in_use = |container: &crate::store::Container, how, state| Error::InUse {
+            image: image.id().short(),
+            how,
+            state,
+            container: short(&container.id),
+        };
+        if let Some((container, true)) = &user {
+            return Err(in_use(container, "cannot be forced", "running"));
+        }
+        if !force && !is_single(&names) {
             return Err(Error::SeveralNames(image.id().short()));
         }
-        if let Some((container, mounted)) = self.user_of(image)? {
-            let (how, state, forced) = if mounted {
-                ("cannot be forced", "running", false)
-            } else {
-                ("must be forced", "stopped", force)
-            };
-            if !forced {
-                let (image, container) = (image.id().short(), short(&container.id));
-                return Err(Error::InUse { image, how, state, container });
-            }
+        if let (Some((container, false)), false) = (&user, force) {
+            return Err(in_use(container, "must be forced", "stopped"));
         }
         self.remove_names(image, &names, removed)
+    }
+
+    /// Removes a name with a digest under which nothing is stored: the tags of its repository no
+    /// longer know what the registry has. Returns whether it was such a name.
+    fn forget_digest(&self, name: &Reference, removed: &mut Vec<Removed>) -> Result<bool> {
+        let Some(digest) = name.digest() else { return Ok(false) };
+        if self.store.reference(&RefName::Named(name.tag_or_latest()))?.is_some() {
+            return Ok(false);
+        }
+        for (stored, to) in self.store.references()? {
+            let RefName::Named(other) = &stored else { continue };
+            if other.repository() == name.repository() && to.target == Some(digest) {
+                self.store.set_reference(&stored, &Ref { target: None, ..to })?;
+            }
+        }
+        removed.push(Removed::Untagged(format!("{}@{digest}", name.familiar_name())));
+        Ok(true)
+    }
+
+    /// Takes names from an image, all of them where none is said. It stays, without a name at last.
+    pub fn untag_only(&self, text: &str, names: &[Reference]) -> Result<()> {
+        let (image, _, _lease) = self.lease_image(text)?;
+        let own = self.store.names_of(image.digest)?;
+        let mut gone = Vec::new();
+        for name in names {
+            let name = RefName::Named(name.tag_or_latest());
+            match (own.contains(&name), name) {
+                (true, name) => gone.push(name),
+                (false, RefName::Named(name)) => {
+                    return Err(Error::OtherName { name: name.familiar(), image: text.to_owned() });
+                }
+                (false, RefName::Untagged(_)) => {}
+            }
+        }
+        if names.is_empty() {
+            gone = own.iter().filter(|name| matches!(name, RefName::Named(_))).cloned().collect();
+        }
+        if own.iter().all(|name| gone.contains(name)) {
+            // Before the last name goes, so that nothing is collected.
+            let to = Ref { manifest: image.digest, target: None, updated: jiff::Timestamp::now() };
+            self.store.set_reference(&RefName::Untagged(image.digest), &to)?;
+        }
+        for name in &gone {
+            self.store.remove_reference(name)?;
+        }
+        Ok(())
     }
 
     fn remove_names(
@@ -249,6 +358,16 @@ impl Strata {
         }
         Ok(found)
     }
+}
+
+/// Tells whether names are one tag at most, and digests in the same repository.
+fn is_single(names: &[RefName]) -> bool {
+    let named = names.iter().filter_map(|name| match name {
+        RefName::Named(reference) => Some(reference),
+        RefName::Untagged(_) => None,
+    });
+    let repositories: BTreeSet<_> = named.clone().map(Reference::repository).collect();
+    repositories.len() <= 1 && named.filter(|name| name.tag().is_some()).count() <= 1
 }
 
 fn short(id: &str) -> String {

@@ -1,11 +1,20 @@
 //! Everything that is known of an image or a container.
 
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use crate::digest::Digest;
 use crate::image::ImageConfig;
 use crate::service::containers::default_command;
-use crate::service::error::{Error, Result};
+use crate::service::error::{Error, Result, io_error};
 use crate::service::{ContainerStatus, Strata};
 use crate::store::{Container, Image, RefName};
+
+/// The unit in which the kernel counts what a file takes on disk.
+const BLOCK: u64 = 512;
 
 /// What an id or name leads to.
 #[derive(Clone, Debug)]
@@ -60,7 +69,22 @@ pub struct ContainerDetails {
     pub log: std::path::PathBuf,
 }
 
+/// How large a container is.
+#[derive(Clone, Copy, Debug)]
+pub struct ContainerSizes {
+    /// Size of the files in its writable layer in bytes.
+    pub written: u64,
+    /// Size of all files in the layers of its image in bytes.
+    pub image: u64,
+}
+
 impl Strata {
+    /// Returns how large a container is.
+    pub fn container_sizes(&self, details: &ContainerDetails) -> Result<ContainerSizes> {
+        let image = self.store.image(details.container.manifest)?;
+        Ok(ContainerSizes { written: written_below(&details.upper)?, image: self.size(&image) })
+    }
+
     /// Returns what is known of a container or an image.
     pub fn inspect(&self, text: &str) -> Result<Details> {
         match self.inspect_container_only(text) {
@@ -126,4 +150,34 @@ impl Strata {
             config: image.config,
         })
     }
+}
+
+/// Returns the size of the files below a directory in bytes. A file whose attributes alone were
+/// copied takes no room and counts nothing; one that vanishes meanwhile, neither.
+pub(crate) fn written_below(dir: &Path) -> Result<u64> {
+    let mut total = 0;
+    let mut seen = HashSet::new();
+    let mut pending = vec![dir.to_owned()];
+    while let Some(dir) = pending.pop() {
+        let shown = || dir.display().to_string();
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(io_error("read", shown())(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(io_error("read", shown()))?;
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io_error("read", shown())(error)),
+            };
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            } else if metadata.is_file() && seen.insert((metadata.dev(), metadata.ino())) {
+                total += metadata.len().min(metadata.blocks() * BLOCK);
+            }
+        }
+    }
+    Ok(total)
 }

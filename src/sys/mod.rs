@@ -18,6 +18,7 @@ mod lock;
 mod mount;
 mod process;
 mod random;
+mod terminal;
 mod time;
 mod xattr;
 
@@ -41,6 +42,7 @@ pub use process::{
     return_large_blocks, set_umask, wait_for_end_signal, wait_for_exit,
 };
 pub use random::random_bytes;
+pub use terminal::{Hidden, hide_typing};
 pub use time::Time;
 pub use xattr::{
     SetXattr, XattrTarget, get_xattr, list_xattr, remove_xattr, set_xattr, xattr_if_set,
