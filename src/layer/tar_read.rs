@@ -145,6 +145,22 @@ impl<R: Read> TarReader<R> {
         self.fill(buffer)
     }
 
+    /// Returns how many bytes have been read.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Passes over content of the current entry; `seek` takes the reader to a place in the archive.
+    pub(crate) fn skip_content(
+        &mut self,
+        len: u64,
+        seek: impl FnOnce(&mut R, u64) -> std::io::Result<()>,
+    ) -> Result<()> {
+        self.content = self.content.checked_sub(len).ok_or(Error::Recipe("content length"))?;
+        self.offset += len;
+        Ok(seek(&mut self.reader, self.offset)?)
+    }
+
     fn entry(
         &mut self,
         header: &Header,
@@ -349,7 +365,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Checks the sum of a header; old programs added the bytes up as signed numbers.
-    fn check_sum(&self, header: &Header) -> Result<()> {
+    pub(crate) fn check_sum(&self, header: &Header) -> Result<()> {
         let bytes = header.as_bytes();
         let blank = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { b' ' } else { *byte };
         let bytes: Vec<u8> = bytes.iter().enumerate().map(blank).collect();
