@@ -37,6 +37,24 @@ pub struct TarMeta {
     pub size: u64,
 }
 
+impl TarMeta {
+    /// Returns what is said of a file of root's, from 1970, with nothing special about it.
+    pub fn new(path: &[u8], kind: Kind, mode: u32, size: u64) -> Self {
+        Self {
+            path: path.to_vec(),
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            device: 0,
+            target: Vec::new(),
+            xattrs: BTreeMap::new(),
+            size,
+        }
+    }
+}
+
 /// Writes a tar.
 pub struct TarWriter<W: Write> {
     builder: tar::Builder<W>,
@@ -93,18 +111,7 @@ impl<W: Write> TarWriter<W> {
 
     /// Writes an empty regular file that stands for something that is gone.
     pub fn marker(&mut self, path: &[u8], mtime: Time) -> io::Result<()> {
-        let meta = TarMeta {
-            path: path.to_vec(),
-            kind: Kind::Regular,
-            mode: 0o600,
-            uid: 0,
-            gid: 0,
-            mtime,
-            device: 0,
-            target: Vec::new(),
-            xattrs: BTreeMap::new(),
-            size: 0,
-        };
+        let meta = TarMeta { mtime, ..TarMeta::new(path, Kind::Regular, 0o600, 0) };
         self.entry(&meta)
     }
 
