@@ -13,11 +13,13 @@ mod create;
 mod diff;
 mod error;
 mod export;
+mod file;
 mod format;
 mod history;
 mod images;
 mod import;
 mod inspect;
+mod load;
 mod mount;
 mod output;
 mod overlay;
@@ -27,6 +29,7 @@ mod pull;
 mod push;
 mod rm;
 mod rmi;
+mod save;
 mod tag;
 mod umount;
 
@@ -89,6 +92,7 @@ enum Command {
     Images(images::Arguments),
     Import(import::Arguments),
     Inspect(inspect::Arguments),
+    Load(load::Arguments),
     Mount(mount::Arguments),
     Overlay(overlay::Arguments),
     Ps(ps::Arguments),
@@ -96,6 +100,7 @@ enum Command {
     Push(push::Arguments),
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
+    Save(save::Arguments),
     Tag(tag::Arguments),
     Umount(umount::Arguments),
 }
@@ -161,6 +166,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Images(arguments) => images::run(&arguments, context),
         Command::Import(arguments) => import::run(arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
+        Command::Load(arguments) => load::run(arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
         Command::Overlay(arguments) => overlay::run(arguments),
         Command::Ps(arguments) => ps::run(&arguments, context),
@@ -168,6 +174,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Push(arguments) => push::run(&arguments, context),
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),
+        Command::Save(arguments) => save::run(arguments, context),
         Command::Tag(arguments) => tag::run(&arguments, context),
         Command::Umount(arguments) => umount::run(&arguments, context),
     }
