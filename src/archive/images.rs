@@ -49,7 +49,7 @@ pub struct ArchivedImage {
 }
 
 /// A layer of an archive. That its file is there was checked, and nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ArchivedLayer {
     /// The file.
     pub file: String,

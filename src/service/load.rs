@@ -5,7 +5,7 @@
 //! stream is read before it is known what is in it; there the second step comes first. Nothing is
 //! published before everything was read and checked.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -59,9 +59,11 @@ pub struct Replaced {
     pub is_nameless: bool,
 }
 
-/// The layers that were read, by id: their lengths in bytes, and which of them wait in staging.
+/// The layers that were read: their lengths in bytes by id, and which of them wait in staging.
 #[derive(Debug, Default)]
 struct Layers {
+    /// Those that were read and checked. Images share them, and each is read once.
+    read: HashSet<ArchivedLayer>,
     len_bytes: HashMap<DiffId, u64>,
     staged: BTreeSet<DiffId>,
 }
@@ -104,7 +106,10 @@ impl Strata {
         }
         let mut layers = Layers::default();
         for layer in images.iter().flat_map(|image| &image.layers) {
-            self.read_layer(&opened, layer, &mut layers, stage)?;
+            if !layers.read.contains(layer) {
+                self.read_layer(&opened, layer, &mut layers, stage)?;
+                layers.read.insert(layer.clone());
+            }
         }
         Ok((images, layers))
     }
