@@ -7,6 +7,7 @@
 //! - [`cli`]: what the user types and sees
 //! - [`service`]: one function per verb; the only room that knows all the others
 //! - [`registry`]: the OCI distribution protocol
+//! - [`archive`]: archives of images, in and out
 //! - [`store`]: sha256-addressed bytes and trees on disk
 //! - [`fuse`]: kernel requests to overlay calls, and back
 //! - [`overlay`]: the union: what a path means and what changing it does
@@ -15,6 +16,7 @@
 //! - [`digest`]: sha256 names
 //! - [`sys`]: system calls; the only unsafe code
 
+pub mod archive;
 pub mod cli;
 pub mod digest;
 pub mod fuse;

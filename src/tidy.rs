@@ -8,10 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("cli", &["service", "image", "digest"]),
-    ("service", &["registry", "store", "fuse", "overlay", "layer", "image", "digest", "sys"]),
+    (
+        "service",
+        &["registry", "archive", "store", "fuse", "overlay", "layer", "image", "digest", "sys"],
+    ),
     ("registry", &["image", "digest"]),
+    ("archive", &["image", "layer", "digest"]),
     ("store", &["image", "layer", "digest", "sys"]),
     ("fuse", &["overlay", "sys"]),
     ("overlay", &["layer", "sys"]),

@@ -8,7 +8,7 @@ use crate::common::{Registry, Session, Who, script, spawn};
 const MOST_BYTES: u64 = 100_000_000;
 
 #[test]
-fn a_pull_of_a_large_layer_takes_little_memory() {
+fn a_large_layer_takes_little_memory_whatever_is_done_with_it() {
     let registry = Registry::start();
     let session = Session::new(Who::Root);
     // A file of 400 MiB, of which 50 cannot be compressed, and 20,000 small ones.
@@ -31,6 +31,13 @@ fn a_pull_of_a_large_layer_takes_little_memory() {
     assert!(peak < MOST_BYTES, "import took {peak} bytes");
     let peak = peak_bytes(session.command(&["export", "-o", "out.tar", &image]));
     assert!(peak < MOST_BYTES, "export took {peak} bytes");
+    let peak = peak_bytes(session.command(&["save", "-o", "saved.tar", &image]));
+    assert!(peak < MOST_BYTES, "save took {peak} bytes");
+    script("gzip -1 saved.tar", &session.path(""));
+    let other = Session::new(Who::Root);
+    let archive = session.path("saved.tar.gz");
+    let peak = peak_bytes(other.command(&["load", "-i", archive.to_str().unwrap()]));
+    assert!(peak < MOST_BYTES, "load took {peak} bytes");
 }
 
 /// Runs a command, which must succeed, and returns the most memory it had resident.

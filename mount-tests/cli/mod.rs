@@ -1,5 +1,8 @@
 //! The commands, as a person types them.
 
+mod archive_errors;
+mod archive_load;
+mod archive_save;
 mod archives;
 mod auth;
 mod browse;

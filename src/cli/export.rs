@@ -1,6 +1,5 @@
 //! `strata export`.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use clap::Args;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
+use crate::cli::file::{BUFFER, write_file};
 use crate::cli::progress::Shown;
 
 /// Write what a container or an image shows as a tar
@@ -24,8 +24,6 @@ pub(crate) struct Arguments {
     #[arg(value_name = "CONTAINER|IMAGE")]
     what: String,
 }
-
-const BUFFER: usize = 128 * 1024;
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
     let strata = context.strata_with(Arc::new(Shown::new(true)))?;
@@ -46,18 +44,5 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failur
             result => Ok(result?),
         };
     };
-    // What is there under the name stays until the new one is whole.
-    let mut partial = path.clone().into_os_string();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let fail = |error: io::Error| Failure::text(format!("{}: {error}", path.display()));
-    let file = File::create(&partial).map_err(fail)?;
-    let exported = strata.export(&arguments.what, BufWriter::with_capacity(BUFFER, &file));
-    let placed = exported.map_err(Failure::from).and_then(|()| {
-        file.sync_all().and_then(|()| std::fs::rename(&partial, path)).map_err(fail)
-    });
-    if placed.is_err() {
-        drop(std::fs::remove_file(&partial));
-    }
-    placed
+    write_file(path, 0o666, |out| Ok(strata.export(&arguments.what, out)?))
 }

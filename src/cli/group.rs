@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use crate::cli::Command;
 use crate::cli::{
-    commit, create, diff, export, history, images, import, inspect, manifest, ps, pull, push,
-    rename, rm, rmi, tag, untag,
+    commit, create, diff, export, history, images, import, inspect, load, manifest, ps, pull, push,
+    rename, rm, rmi, save, tag, untag,
 };
 
 macro_rules! groups {
@@ -40,10 +40,12 @@ groups! {
         Inspect(inspect::ImageArguments) => Inspect,
         #[command(visible_alias = "list")]
         Ls(images::Arguments) => Images,
+        Load(load::Arguments) => Load,
         Pull(pull::Arguments) => Pull,
         Push(push::Arguments) => Push,
         #[command(visible_alias = "remove")]
         Rm(rmi::Arguments) => Rmi,
+        Save(save::Arguments) => Save,
         Tag(tag::Arguments) => Tag,
         Untag(untag::Arguments) => Untag,
     }

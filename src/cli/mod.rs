@@ -14,6 +14,7 @@ mod create;
 mod diff;
 mod error;
 mod export;
+mod file;
 mod find;
 mod format;
 mod group;
@@ -23,6 +24,7 @@ mod images;
 mod import;
 mod inspect;
 mod listing;
+mod load;
 mod login;
 mod ls;
 mod manifest;
@@ -37,6 +39,7 @@ mod rename;
 mod rm;
 mod rmi;
 mod rows;
+mod save;
 mod table;
 mod tag;
 mod template;
@@ -116,6 +119,7 @@ enum Command {
     Ls(ls::Arguments),
     Login(login::Arguments),
     Logout(login::LogoutArguments),
+    Load(load::Arguments),
     Mount(mount::Arguments),
     Overlay(overlay::Arguments),
     Ps(ps::Arguments),
@@ -124,6 +128,7 @@ enum Command {
     Rename(rename::Arguments),
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
+    Save(save::Arguments),
     Tag(tag::Arguments),
     Tree(tree::Arguments),
     Umount(umount::Arguments),
@@ -214,6 +219,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Logout(arguments) => login::run_logout(&arguments, context),
         Command::Manifest(command) => dispatch(command.into(), context),
         Command::ManifestInspect(arguments) => manifest::run(&arguments, context),
+        Command::Load(arguments) => load::run(arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
         Command::Overlay(arguments) => overlay::run(arguments),
         Command::Ps(arguments) => ps::run(&arguments, context),
@@ -222,6 +228,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Rename(arguments) => rename::run(&arguments, context),
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),
+        Command::Save(arguments) => save::run(arguments, context),
         Command::Tag(arguments) => tag::run(&arguments, context),
         Command::Tree(arguments) => tree::run(&arguments, context),
         Command::Umount(arguments) => umount::run(&arguments, context),

@@ -37,14 +37,16 @@ impl Shown {
         let layer = layers.entry(id).or_default();
         let text = format!("{}: {}", id.short(), words(state));
         let Some(bars) = &self.bars else {
-            // A pipe gets a line for each state and none for each byte.
-            let moving = matches!(
+            // A pipe gets a line for each state and none for each byte; of a load it gets the names.
+            let only_shown = matches!(
                 state,
                 LayerState::Downloading { .. }
                     | LayerState::Pushing { .. }
                     | LayerState::Compressing { .. }
+                    | LayerState::Loading { .. }
+                    | LayerState::Loaded
             );
-            if !moving && layer.said != text {
+            if !only_shown && layer.said != text {
                 say(&text);
                 layer.said = text;
             }
@@ -54,7 +56,8 @@ impl Shown {
         match state {
             LayerState::Downloading { done, total }
             | LayerState::Pushing { done, total }
-            | LayerState::Compressing { done, total } => {
+            | LayerState::Compressing { done, total }
+            | LayerState::Loading { done, total } => {
                 bar.set_style(bar_style());
                 bar.set_length(*total);
                 bar.set_position(*done);
@@ -64,6 +67,7 @@ impl Shown {
                 bar.set_style(line_style());
                 bar.set_message(text);
             }
+            LayerState::Loaded => bar.finish(),
             LayerState::AlreadyExists
             | LayerState::Pulled
             | LayerState::Pushed
@@ -93,6 +97,7 @@ fn words(state: &LayerState) -> String {
         LayerState::Downloading { .. } => "Downloading".to_owned(),
         LayerState::Downloaded => "Download complete".to_owned(),
         LayerState::Pulled => "Pull complete".to_owned(),
+        LayerState::Loading { .. } | LayerState::Loaded => "Loading layer".to_owned(),
         LayerState::Preparing => "Preparing".to_owned(),
         LayerState::Compressing { .. } => "Compressing".to_owned(),
         LayerState::Pushing { .. } => "Pushing".to_owned(),

@@ -56,6 +56,7 @@ pub use crate::image::media_type::layer_compression;
 pub use crate::image::media_type::oci_config;
 pub use crate::image::media_type::oci_layer;
 pub use crate::image::platform::Platform;
+pub use crate::image::platform::is_image_entry;
 pub use crate::image::platform::select;
 pub use crate::image::reference::DEFAULT_DOMAIN;
 pub use crate::image::reference::DEFAULT_TAG;

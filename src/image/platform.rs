@@ -181,7 +181,7 @@ impl FromStr for Platform {
 /// An entry that names no platform is taken if nothing else fits: OCI leaves the platform optional.
 /// Attestations and other documents about an image are never taken.
 pub fn select<'a>(index: &'a Index, wanted: &Platform) -> Option<&'a Descriptor> {
-    let images = || index.manifests.iter().filter(|entry| is_image(entry));
+    let images = || index.manifests.iter().filter(|entry| is_image_entry(entry));
     let fits = |entry: &&Descriptor, platform: &Platform| {
         entry.platform.as_ref().is_some_and(|found| platform.matches(found))
     };
@@ -192,7 +192,8 @@ pub fn select<'a>(index: &'a Index, wanted: &Platform) -> Option<&'a Descriptor>
         .or_else(|| images().find(|entry| entry.platform.is_none()))
 }
 
-fn is_image(entry: &Descriptor) -> bool {
+/// Says whether an entry of an index is an image, not an attestation or another document about one.
+pub fn is_image_entry(entry: &Descriptor) -> bool {
     let unknown = |platform: &Platform| platform.os == UNKNOWN || platform.architecture == UNKNOWN;
     !entry.platform.as_ref().is_some_and(unknown)
         && !entry.annotations.contains_key(ATTESTATION)

@@ -31,6 +31,8 @@ mod path;
 mod pax;
 mod recipe;
 mod sparse;
+mod tar_field;
+mod tar_files;
 mod tar_read;
 mod tar_write;
 #[cfg(test)]
@@ -49,5 +51,6 @@ pub use kind::Kind;
 pub use merge::merge;
 pub use pack::TarStream;
 pub use path::join_path;
+pub use tar_files::{TarFile, TarFileKind, TarFiles, begins_as_tar};
 pub use tar_write::{TarMeta, TarWriter};
 pub use unpack::{LayerFiles, Unpacked, unpack};

@@ -219,6 +219,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// What is to be loaded is no archive of images, or a damaged one.
+    #[error("invalid archive {path}")]
+    InvalidArchive {
+        /// Where it came from.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: crate::archive::Error,
+    },
+    /// An archive.
+    #[error(transparent)]
+    Archive(#[from] crate::archive::Error),
     /// A thread ended in a panic.
     #[error("a thread ended in a panic while {0}")]
     Panicked(&'static str),

@@ -72,6 +72,36 @@ impl Read for ReadAhead {
     }
 }
 
+/// Counts what is read, and tells in steps.
+pub(crate) struct Counted<R, F> {
+    reader: R,
+    done: u64,
+    told: u64,
+    tell: F,
+}
+
+/// Bytes between two tellings.
+const TELL_EVERY: u64 = 256 * 1024;
+
+impl<R: Read, F: Fn(u64)> Counted<R, F> {
+    /// Returns a reader that tells how many bytes of `reader` have been read.
+    pub(crate) const fn new(reader: R, tell: F) -> Self {
+        Self { reader, done: 0, told: 0, tell }
+    }
+}
+
+impl<R: Read, F: Fn(u64)> Read for Counted<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = self.reader.read(buffer)?;
+        self.done += len as u64;
+        if self.done - self.told >= TELL_EVERY {
+            self.told = self.done;
+            (self.tell)(self.done);
+        }
+        Ok(len)
+    }
+}
+
 /// Runs `work` on every item, a few at once, and returns the results in order. The first error
 /// stops what has not begun.
 pub(crate) fn in_parallel<T: Sync, R: Send, E: Send>(

@@ -28,7 +28,7 @@ pub enum Event {
     },
     /// A layer changes its state.
     Layer {
-        /// The blob when it is pulled, the layer when it is pushed.
+        /// The blob when it is pulled, the layer when it is pushed, its file when it is loaded.
         id: Digest,
         /// What is known of it now.
         state: LayerState,
@@ -55,6 +55,15 @@ pub enum LayerState {
     Downloaded,
     /// It is in the store.
     Pulled,
+    /// It is being read from an archive.
+    Loading {
+        /// How many bytes are done.
+        done: u64,
+        /// How many there are.
+        total: u64,
+    },
+    /// It was read from an archive, whole.
+    Loaded,
     /// It will be pushed.
     Preparing,
     /// It is being compressed, because no registry is known to have it.

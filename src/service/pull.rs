@@ -13,7 +13,7 @@ use crate::image::{
 use crate::layer::{Unpacked, decompress, unpack};
 use crate::registry::RawManifest;
 use crate::service::error::{Error, Result};
-use crate::service::pipeline::{ReadAhead, in_parallel};
+use crate::service::pipeline::{Counted, ReadAhead, in_parallel};
 use crate::service::{Event, LayerState, Strata};
 use crate::store::{Claim, Download, Ref, RefName, Stage, read_limited};
 
@@ -227,7 +227,7 @@ impl Strata {
             Box::new(io::empty())
         };
         let tell = |done| self.layer(blob, LayerState::Downloading { done, total: blob.size });
-        let counted = Counted { reader: download.reader(network)?, done: 0, told: 0, tell };
+        let counted = Counted::new(download.reader(network)?, tell);
         let mut hashing = HashingReader::new(counted);
         let files = stage.layer_files()?;
         let unpacked = std::thread::scope(|scope| {
@@ -297,28 +297,5 @@ fn is_garbage(error: &crate::layer::Error) -> bool {
             !inner.is::<crate::registry::Error>() && !inner.is::<crate::store::Error>()
         }),
         _ => false,
-    }
-}
-
-/// Counts what is read, and tells in steps.
-struct Counted<R, F> {
-    reader: R,
-    done: u64,
-    told: u64,
-    tell: F,
-}
-
-/// Bytes between two tellings.
-const TELL_EVERY: u64 = 256 * 1024;
-
-impl<R: Read, F: Fn(u64)> Read for Counted<R, F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = self.reader.read(buffer)?;
-        self.done += len as u64;
-        if self.done - self.told >= TELL_EVERY {
-            self.told = self.done;
-            (self.tell)(self.done);
-        }
-        Ok(len)
     }
 }

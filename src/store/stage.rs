@@ -5,6 +5,7 @@
 //! the names are made durable, the index gets its name. An object under `objects/` is therefore
 //! always whole, and an index under `layers/` never names an object that is not there.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -14,13 +15,17 @@ use crate::digest::{ChainId, DiffId, Digest};
 use crate::layer::{Index, LayerFiles, ObjectSink, Unpacked, merge};
 use crate::store::Store;
 use crate::store::error::{Error, Result, io_error, layer_error};
-use crate::store::files::{create_new, replace, sync_dir};
+use crate::store::files::{create_new, remove_if_exists, replace, sync_dir};
 use crate::store::lease::{Claim, Lease};
 use crate::sys;
 
 /// Up to this many files are made durable one by one; more at once with all that the file system
 /// holds, which is what costs least from there on.
 const SYNC_SINGLY: usize = 32;
+
+// The files of the layer that is being made, in the directory of the stage.
+const INDEX: &str = "index";
+const RECIPE: &str = "recipe";
 
 /// A place to make things in.
 #[derive(Debug)]
@@ -29,9 +34,7 @@ pub struct Stage {
     lease: Lease,
     dir: PathBuf,
     /// Objects that this stage has written and not yet published.
-    staged: Vec<Digest>,
-    /// Objects that a layer of this stage needs and that were in the store.
-    found: Vec<Digest>,
+    staged: HashSet<Digest>,
 }
 
 impl Stage {
@@ -41,7 +44,7 @@ impl Stage {
         let dir = store.layout().staging().join(lease.id());
         let objects = dir.join("objects");
         fs::create_dir_all(&objects).map_err(io_error("create", &objects))?;
-        Ok(Self { store: store.clone(), lease, dir, staged: Vec::new(), found: Vec::new() })
+        Ok(Self { store: store.clone(), lease, dir, staged: HashSet::new() })
     }
 
     /// Claims something that is in the store, so that it stays while this stage lives.
@@ -54,25 +57,57 @@ impl Stage {
         create_new(&self.dir.join(name), 0o600)
     }
 
-    /// Makes the files for a new layer.
+    /// Makes the files for a new layer. The one before must be kept, published or given up.
     pub fn layer_files(&self) -> Result<LayerFiles> {
         Ok(LayerFiles {
-            index: create_new(&self.dir.join("index"), 0o444)?,
-            recipe: create_new(&self.dir.join("recipe"), 0o444)?,
+            index: create_new(&self.dir.join(INDEX), 0o444)?,
+            recipe: create_new(&self.dir.join(RECIPE), 0o444)?,
         })
     }
 
     /// Publishes the layer that was written to [`Stage::layer_files`], and its objects.
     pub fn publish_layer(&mut self, unpacked: &Unpacked) -> Result<()> {
-        let layer = unpacked.diff_id;
-        self.lease.claim(Claim::Layer(layer.0))?;
-        let files = [self.dir.join("index"), self.dir.join("recipe")];
-        self.make_durable(&files)?;
-        self.publish_objects()?;
+        self.keep_layer(unpacked)?;
+        self.publish_layers(&[unpacked.diff_id])
+    }
+
+    /// Lays the layer that was written to [`Stage::layer_files`] aside, to be published with others.
+    pub fn keep_layer(&mut self, unpacked: &Unpacked) -> Result<()> {
+        let [index, recipe] = self.kept(unpacked.diff_id);
+        rename(&self.dir.join(INDEX), &index)?;
+        rename(&self.dir.join(RECIPE), &recipe)
+    }
+
+    /// Gives the layer up that was written to [`Stage::layer_files`], whole or not.
+    pub fn discard_layer(&mut self) -> Result<()> {
+        let files = [self.dir.join(INDEX), self.dir.join(RECIPE), self.large()];
+        files.iter().try_for_each(|path| remove_if_exists(path).map(drop))
+    }
+
+    /// Publishes layers that were kept, and their objects, with one barrier for all.
+    pub fn publish_layers(&mut self, layers: &[DiffId]) -> Result<()> {
+        let mut needed = BTreeSet::new();
+        for layer in layers {
+            self.lease.claim(Claim::Layer(layer.0))?;
+            let [path, _] = self.kept(*layer);
+            let file = File::open(&path).map_err(io_error("open", &path))?;
+            let index = Index::open(&file).map_err(layer_error(&path))?;
+            for number in 0..index.object_count() as u64 {
+                needed.insert(index.object(number).map_err(layer_error(&path))?.0);
+            }
+        }
+        let (staged, found): (Vec<_>, Vec<_>) =
+            needed.into_iter().partition(|digest| self.staged.contains(digest));
+        let files: Vec<_> = layers.iter().flat_map(|layer| self.kept(*layer)).collect();
+        self.make_durable(&files, &staged)?;
+        self.publish_objects(&staged, &found)?;
         let layout = self.store.layout();
-        // The recipe first: whoever sees the index has both.
-        rename(&files[1], &layout.layer_recipe(layer))?;
-        rename(&files[0], &layout.layer_index(layer))?;
+        for layer in layers {
+            let [index, recipe] = self.kept(*layer);
+            // The recipe first: whoever sees the index has both.
+            rename(&recipe, &layout.layer_recipe(*layer))?;
+            rename(&index, &layout.layer_index(*layer))?;
+        }
         sync_dir(&layout.layers())
     }
 
@@ -107,13 +142,13 @@ impl Stage {
         Ok(digest)
     }
 
-    /// Makes what is staged durable.
-    fn make_durable(&self, files: &[PathBuf]) -> Result<()> {
-        if self.staged.len() > SYNC_SINGLY {
+    /// Makes files of layers, and objects, durable.
+    fn make_durable(&self, files: &[PathBuf], staged: &[Digest]) -> Result<()> {
+        if files.len() + staged.len() > SYNC_SINGLY {
             let dir = File::open(&self.dir).map_err(io_error("open", &self.dir))?;
             return Ok(sys::sync_fs(&dir)?);
         }
-        let objects = self.staged.iter().map(|digest| self.staged_object(*digest));
+        let objects = staged.iter().map(|digest| self.staged_object(*digest));
         for path in files.iter().cloned().chain(objects) {
             let sync = || File::open(&path)?.sync_all();
             sync().map_err(io_error("sync", &path))?;
@@ -121,31 +156,35 @@ impl Stage {
         Ok(())
     }
 
-    /// Gives the staged objects their names, and makes the names durable.
-    fn publish_objects(&mut self) -> Result<()> {
+    /// Gives staged objects their names, and makes the names durable.
+    fn publish_objects(&mut self, staged: &[Digest], found: &[Digest]) -> Result<()> {
         let layout = self.store.layout();
-        let mut shards = std::collections::BTreeSet::new();
-        for digest in &self.staged {
+        let mut shards = BTreeSet::new();
+        for digest in staged {
             let path = layout.object(*digest);
             rename(&self.staged_object(*digest), &path)?;
+            self.staged.remove(digest);
             shards.extend(path.parent().map(Path::to_owned));
         }
         // Those that were found are claimed, so the collector has brought back what it had moved.
-        for digest in &self.found {
+        for digest in found {
             let path = layout.object(*digest);
             if !path.exists() && !self.store.bring_back(*digest)? {
                 return Err(Error::ObjectVanished(*digest));
             }
         }
-        if self.staged.len() > SYNC_SINGLY {
+        if staged.len() > SYNC_SINGLY {
             let dir = File::open(layout.objects()).map_err(io_error("open", &layout.objects()))?;
             sys::sync_fs(&dir)?;
         } else {
             shards.iter().try_for_each(|shard| sync_dir(shard))?;
         }
-        self.staged.clear();
-        self.found.clear();
         Ok(())
+    }
+
+    /// Returns where the index and the recipe of a layer wait to be published.
+    fn kept(&self, layer: DiffId) -> [PathBuf; 2] {
+        [INDEX, RECIPE].map(|name| self.dir.join(format!("{name}-{}", layer.0.hex())))
     }
 
     fn staged_object(&self, digest: Digest) -> PathBuf {
@@ -157,33 +196,31 @@ impl Stage {
     }
 
     fn put_object(&mut self, digest: Digest, bytes: &[u8]) -> Result<()> {
+        if self.staged.contains(&digest) {
+            return Ok(());
+        }
         self.lease.claim(Claim::Object(digest))?;
         if self.store.objects().has_bytes(digest, bytes)? {
-            self.found.push(digest);
             return Ok(());
         }
         let path = self.staged_object(digest);
         let mut file = create_new(&path, 0o444)?;
         file.write_all(bytes).map_err(io_error("write", &path))?;
-        self.staged.push(digest);
+        self.staged.insert(digest);
         Ok(())
     }
 
     fn commit_object(&mut self, file: &File, digest: Digest) -> Result<()> {
         let large = self.large();
         self.lease.claim(Claim::Object(digest))?;
-        if self.store.objects().has_sound(digest)? {
-            self.found.push(digest);
+        if self.staged.contains(&digest) || self.store.objects().has_sound(digest)? {
             return fs::remove_file(&large).map_err(io_error("remove", &large));
         }
         let path = self.staged_object(digest);
-        if path.exists() {
-            return fs::remove_file(&large).map_err(io_error("remove", &large));
-        }
         file.set_permissions(fs::Permissions::from_mode(0o444))
             .map_err(io_error("write", &large))?;
         rename(&large, &path)?;
-        self.staged.push(digest);
+        self.staged.insert(digest);
         Ok(())
     }
 }

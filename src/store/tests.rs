@@ -382,3 +382,42 @@ fn sources_of_a_layer_are_remembered() {
     assert_eq!(sources.len(), 1);
     assert_eq!(sources[0].repositories, ["docker.io/library/b", "docker.io/library/a"]);
 }
+
+#[test]
+fn layers_that_were_kept_are_published_together_and_without_what_only_others_need() {
+    let (_folder, store) = store();
+    let shared = vec![1; 10_000];
+    let large = vec![2; 2_000_000];
+    let first = tar(&[("a", &shared), ("large", &large)]);
+    let second = tar(&[("b", &shared), ("large too", &large)]);
+    let unneeded = tar(&[("c", &[3; 10_000])]);
+    let mut stage = store.stage().unwrap();
+    let mut keep = |tar: &[u8]| {
+        let unpacked = unpack(tar, stage.layer_files().unwrap(), &mut stage).unwrap();
+        stage.keep_layer(&unpacked).unwrap();
+        unpacked.diff_id
+    };
+    let [first_id, second_id, _] = [&first, &second, &unneeded].map(|tar| keep(tar));
+    assert_eq!(fs::read_dir(store.root().join("layers")).unwrap().count(), 0);
+    stage.publish_layers(&[first_id, second_id]).unwrap();
+    drop(stage);
+    for (layer, tar) in [(first_id, first), (second_id, second)] {
+        let mut found = Vec::new();
+        store.layer_tar(layer).unwrap().read_to_end(&mut found).unwrap();
+        assert!(found == tar);
+    }
+    assert_eq!(fs::read_dir(store.root().join("layers")).unwrap().count(), 4);
+    assert_eq!(files_below(&store.root().join("objects")), 2);
+}
+
+#[test]
+fn a_layer_that_was_discarded_makes_room_for_the_next() {
+    let (_folder, store) = store();
+    let mut stage = store.stage().unwrap();
+    let whole = tar(&[("large", &[1; 2_000_000])]);
+    let files = stage.layer_files().unwrap();
+    unpack(&whole[..1_000_000], files, &mut stage).unwrap_err();
+    stage.discard_layer().unwrap();
+    let layer = add_layer(&mut stage, &whole);
+    assert!(store.has_layer(layer));
+}
