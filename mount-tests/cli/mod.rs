@@ -6,6 +6,7 @@ mod containers;
 mod crash;
 mod formats;
 mod login;
+mod machine;
 mod manifest;
 mod memory;
 mod overlay;

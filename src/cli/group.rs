@@ -7,7 +7,7 @@ use clap::Subcommand;
 use crate::cli::Command;
 use crate::cli::{
     commit, create, diff, export, history, images, import, inspect, manifest, ps, pull, push, rm,
-    rmi, tag, untag,
+    rmi, tag, untag, version,
 };
 
 macro_rules! groups {
@@ -59,6 +59,11 @@ groups! {
         Ls(ps::Arguments) => Ps,
         #[command(visible_alias = "remove")]
         Rm(rm::Arguments) => Rm,
+    }
+
+    /// Look at the machine and the store
+    System {
+        Info(version::InfoArguments) => Info,
     }
 
     /// Look at manifests in registries

@@ -11,6 +11,7 @@
 mod commit;
 mod create;
 mod diff;
+mod doctor;
 mod error;
 mod export;
 mod format;
@@ -25,6 +26,7 @@ mod manifest;
 mod mount;
 mod output;
 mod overlay;
+mod pages;
 mod progress;
 mod ps;
 mod pull;
@@ -38,6 +40,7 @@ mod template;
 mod umount;
 mod untag;
 mod usage;
+mod version;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -94,19 +97,25 @@ enum Command {
     #[command(subcommand)]
     Container(group::Container),
     #[command(subcommand)]
+    System(group::System),
+    #[command(subcommand)]
     Manifest(group::Manifest),
     #[command(skip)]
     ManifestInspect(manifest::Arguments),
     Commit(commit::Arguments),
+    Completions(pages::Completions),
     Create(create::Arguments),
     Diff(diff::Arguments),
+    Doctor(doctor::Arguments),
     Export(export::Arguments),
     History(history::Arguments),
     Images(images::Arguments),
     Import(import::Arguments),
+    Info(version::InfoArguments),
     Inspect(inspect::Arguments),
     Login(login::Arguments),
     Logout(login::LogoutArguments),
+    Man(pages::Man),
     Mount(mount::Arguments),
     Overlay(overlay::Arguments),
     Ps(ps::Arguments),
@@ -114,9 +123,12 @@ enum Command {
     Push(push::Arguments),
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
+    #[command(hide = true)]
+    Search(pages::Search),
     Tag(tag::Arguments),
     Umount(umount::Arguments),
     Untag(untag::Arguments),
+    Version(version::Arguments),
 }
 
 /// What every command gets.
@@ -189,15 +201,19 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Image(command) => dispatch(command.into(), context),
         Command::Container(command) => dispatch(command.into(), context),
         Command::Commit(arguments) => commit::run(arguments, context),
+        Command::Completions(arguments) => pages::completions(&arguments),
         Command::Create(arguments) => create::run(arguments, context),
         Command::Diff(arguments) => diff::run(&arguments, context),
+        Command::Doctor(_) => doctor::run(context),
         Command::Export(arguments) => export::run(&arguments, context),
         Command::History(arguments) => history::run(&arguments, context),
         Command::Images(arguments) => images::run(&arguments, context),
         Command::Import(arguments) => import::run(arguments, context),
+        Command::Info(arguments) => version::run_info(&arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Login(arguments) => login::run(arguments, context),
         Command::Logout(arguments) => login::run_logout(&arguments, context),
+        Command::Man(arguments) => pages::man(&arguments),
         Command::Manifest(command) => dispatch(command.into(), context),
         Command::ManifestInspect(arguments) => manifest::run(&arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
@@ -207,9 +223,12 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Push(arguments) => push::run(&arguments, context),
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),
+        Command::Search(arguments) => pages::search(&arguments),
+        Command::System(command) => dispatch(command.into(), context),
         Command::Tag(arguments) => tag::run(&arguments, context),
         Command::Umount(arguments) => umount::run(&arguments, context),
         Command::Untag(arguments) => untag::run(&arguments, context),
+        Command::Version(arguments) => version::run(&arguments),
     }
 }
 
