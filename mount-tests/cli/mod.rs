@@ -18,4 +18,5 @@ mod refusal;
 mod removal;
 mod resume;
 mod same;
+mod signals;
 mod words;

@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     let reference: Option<Reference> = arguments.name.as_deref().map(str::parse).transpose()?;
     let reference = reference.map(refuse_digest).transpose()?;
-    let strata = context.strata_with(Arc::new(Shown::new(true)))?;
+    let strata = context.strata_for_work(Arc::new(Shown::new(true)))?;
     let id = strata.commit(&CommitRequest {
         container: arguments.container,
         reference,

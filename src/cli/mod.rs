@@ -50,7 +50,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::error::Failure;
-use crate::service::{Progress, Quiet, RegistryOptions, Strata, is_driver_name};
+use crate::service::{Progress, Quiet, RegistryOptions, Strata, hold_interrupts, is_driver_name};
 
 /// Where the help lists what every command takes.
 const GLOBAL: &str = "Options of every command";
@@ -153,6 +153,14 @@ impl Context {
     /// Opens the store, for a command whose work is followed.
     fn strata_with(&self, progress: Arc<dyn Progress>) -> Result<Strata, Failure> {
         Ok(Strata::open(&self.root, self.options.clone(), progress)?)
+    }
+
+    /// Opens the store, for a command that makes something: interrupted, it leaves nothing half-done.
+    fn strata_for_work(&self, progress: Arc<dyn Progress>) -> Result<Strata, Failure> {
+        hold_interrupts()?;
+        let strata = self.strata_with(progress)?;
+        strata.abandon_on_interrupt()?;
+        Ok(strata)
     }
 }
 
