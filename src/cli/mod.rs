@@ -167,18 +167,20 @@ impl Context {
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
     start_logging();
-    match parse(&words(std::env::args_os())).and_then(run_arguments) {
+    match parse(words(std::env::args_os())).and_then(run_arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
 /// Returns what the words mean.
-fn parse(words: &[OsString]) -> Result<Arguments, Failure> {
+fn parse(words: Vec<OsString>) -> Result<Arguments, Failure> {
     let mut command = usage::shaped(Arguments::command());
-    let matches = command.try_get_matches_from_mut(words);
+    command.build();
+    let words = usage::without_truths(&command, words);
+    let matches = command.try_get_matches_from_mut(&words);
     let arguments = matches.and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches));
-    arguments.map_err(|error| usage::explain(&error, &command, words))
+    arguments.map_err(|error| usage::explain(&error, &command, &words))
 }
 
 fn run_arguments(arguments: Arguments) -> Result<(), Failure> {
