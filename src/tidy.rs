@@ -27,8 +27,10 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// Outside crates that have a home, and the rooms that they may be used in.
-const HOMES: [(&str, &[&str]); 19] = [
+const HOMES: [(&str, &[&str]); 21] = [
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("gotmpl", &["cli"]),
     ("indicatif", &["cli"]),
     ("tracing_subscriber", &["cli"]),

@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     let reference = new_name(arguments.name.as_deref())?;
-    let strata = context.strata_with(Arc::new(Shown::new(true)))?;
+    let strata = context.strata_for_work(Arc::new(Shown::new(true)))?;
     let id = strata.commit(&CommitRequest {
         container: arguments.container,
         reference,

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
-    let strata = context.strata_with(Arc::new(Shown::new(true)))?;
+    let strata = context.strata_for_work(Arc::new(Shown::new(true)))?;
     let Some(path) = &arguments.output else {
         if io::stdout().is_terminal() {
             return Err(Failure::text(

@@ -26,6 +26,25 @@ pub(crate) fn size(bytes: u64) -> String {
     text
 }
 
+/// Returns a size in units of 1024, with four digits that count: `7.755GiB`.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    const BINARY_UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < BINARY_UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        value if value >= 1000.0 => 0,
+        value if value >= 100.0 => 1,
+        value if value >= 10.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.decimals$}");
+    let text = if text.contains('.') { text.trim_end_matches('0') } else { &text };
+    format!("{}{}", text.trim_end_matches('.'), BINARY_UNITS[unit])
+}
+
 /// Returns how long ago something was: `3 weeks ago`.
 pub(crate) fn ago(time: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(time.as_second()).max(0);
@@ -115,6 +134,19 @@ mod tests {
             (u64::MAX, "18.4EB"),
         ] {
             assert_eq!(size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn memory_is_counted_in_units_of_1024() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1024, "1KiB"),
+            (16_682_844_160, "15.54GiB"),
+            (8_327_168_000, "7.755GiB"),
+            (1_073_741_824_000, "1000GiB"),
+        ] {
+            assert_eq!(binary_size(bytes), text, "{bytes}");
         }
     }
 

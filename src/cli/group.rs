@@ -7,7 +7,7 @@ use clap::Subcommand;
 use crate::cli::Command;
 use crate::cli::{
     commit, create, diff, export, history, images, import, inspect, load, manifest, ps, pull, push,
-    rename, rm, rmi, save, tag, untag,
+    rename, rm, rmi, save, tag, untag, version,
 };
 
 macro_rules! groups {
@@ -62,6 +62,11 @@ groups! {
         Rename(rename::Arguments) => Rename,
         #[command(visible_alias = "remove")]
         Rm(rm::Arguments) => Rm,
+    }
+
+    /// Look at the machine and the store
+    System {
+        Info(version::InfoArguments) => Info,
     }
 
     /// Look at manifests in registries

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
     } else {
         ImportSource::Path(arguments.source)
     };
-    let strata = context.strata_with(Arc::new(Shown::new(true)))?;
+    let strata = context.strata_for_work(Arc::new(Shown::new(true)))?;
     let id = strata.import(&ImportRequest {
         source,
         reference,

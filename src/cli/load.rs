@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
         }
         None => LoadSource::Stdin,
     };
-    let strata = context.strata_with(Arc::new(Shown::new(quiet)))?;
+    let strata = context.strata_for_work(Arc::new(Shown::new(quiet)))?;
     for loaded in strata.load(&LoadRequest { source, platform })? {
         say(&loaded, quiet)?;
     }

@@ -1,13 +1,14 @@
 //! `strata login` and `strata logout`.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::sync::Arc;
 
 use clap::Args;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::output::{line, print};
-use crate::service::{Kept, Server, hide_typing};
+use crate::service::{Kept, Quiet, Server, hide_typing};
 
 /// Log in to a registry
 #[derive(Debug, Args)]
@@ -45,7 +46,7 @@ const NO_TERMINAL: &str = "Cannot perform an interactive login from a non TTY de
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     let server = server(arguments.server.as_deref())?;
     let is_bare = arguments.username.is_none() && arguments.password.is_none();
-    let strata = context.strata()?;
+    let strata = context.strata_for_work(Arc::new(Quiet))?;
     if is_bare && !arguments.password_stdin {
         // A login that is kept and still good is not asked for again.
         match strata.log_in_again(&server) {

@@ -12,6 +12,7 @@ mod cat;
 mod commit;
 mod create;
 mod diff;
+mod doctor;
 mod error;
 mod export;
 mod file;
@@ -31,6 +32,7 @@ mod manifest;
 mod mount;
 mod output;
 mod overlay;
+mod pages;
 mod progress;
 mod ps;
 mod pull;
@@ -47,6 +49,7 @@ mod tree;
 mod umount;
 mod untag;
 mod usage;
+mod version;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -56,7 +59,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::error::Failure;
-use crate::service::{Progress, Quiet, RegistryOptions, Strata, is_driver_name};
+use crate::service::{Progress, Quiet, RegistryOptions, Strata, hold_interrupts, is_driver_name};
 
 /// Where the help lists what every command takes.
 const GLOBAL: &str = "Options of every command";
@@ -104,22 +107,28 @@ enum Command {
     Container(group::Container),
     Cat(cat::Arguments),
     #[command(subcommand)]
+    System(group::System),
+    #[command(subcommand)]
     Manifest(group::Manifest),
     #[command(skip)]
     ManifestInspect(manifest::Arguments),
     Commit(commit::Arguments),
+    Completions(pages::Completions),
     Create(create::Arguments),
     Diff(diff::Arguments),
+    Doctor(doctor::Arguments),
     Export(export::Arguments),
     Find(find::Arguments),
     History(history::Arguments),
     Images(images::Arguments),
     Import(import::Arguments),
+    Info(version::InfoArguments),
     Inspect(inspect::Arguments),
     Ls(ls::Arguments),
     Login(login::Arguments),
     Logout(login::LogoutArguments),
     Load(load::Arguments),
+    Man(pages::Man),
     Mount(mount::Arguments),
     Overlay(overlay::Arguments),
     Ps(ps::Arguments),
@@ -129,10 +138,13 @@ enum Command {
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
     Save(save::Arguments),
+    #[command(hide = true)]
+    Search(pages::Search),
     Tag(tag::Arguments),
     Tree(tree::Arguments),
     Umount(umount::Arguments),
     Untag(untag::Arguments),
+    Version(version::Arguments),
 }
 
 /// What every command gets.
@@ -158,23 +170,33 @@ impl Context {
     fn strata_with(&self, progress: Arc<dyn Progress>) -> Result<Strata, Failure> {
         Ok(Strata::open(&self.root, self.options.clone(), progress)?)
     }
+
+    /// Opens the store, for a command that makes something: interrupted, it leaves nothing half-done.
+    fn strata_for_work(&self, progress: Arc<dyn Progress>) -> Result<Strata, Failure> {
+        hold_interrupts()?;
+        let strata = self.strata_with(progress)?;
+        strata.abandon_on_interrupt()?;
+        Ok(strata)
+    }
 }
 
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
     start_logging();
-    match parse(&words(std::env::args_os())).and_then(run_arguments) {
+    match parse(words(std::env::args_os())).and_then(run_arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
 /// Returns what the words mean.
-fn parse(words: &[OsString]) -> Result<Arguments, Failure> {
+fn parse(words: Vec<OsString>) -> Result<Arguments, Failure> {
     let mut command = usage::shaped(Arguments::command());
-    let matches = command.try_get_matches_from_mut(words);
+    command.build();
+    let words = usage::without_truths(&command, words);
+    let matches = command.try_get_matches_from_mut(&words);
     let arguments = matches.and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches));
-    arguments.map_err(|error| usage::explain(&error, &command, words))
+    arguments.map_err(|error| usage::explain(&error, &command, &words))
 }
 
 fn run_arguments(arguments: Arguments) -> Result<(), Failure> {
@@ -206,17 +228,21 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Container(command) => dispatch(command.into(), context),
         Command::Cat(arguments) => cat::run(&arguments, context),
         Command::Commit(arguments) => commit::run(arguments, context),
+        Command::Completions(arguments) => pages::completions(&arguments),
         Command::Create(arguments) => create::run(arguments, context),
         Command::Diff(arguments) => diff::run(&arguments, context),
+        Command::Doctor(_) => doctor::run(context),
         Command::Export(arguments) => export::run(&arguments, context),
         Command::Find(arguments) => find::run(&arguments, context),
         Command::History(arguments) => history::run(&arguments, context),
         Command::Images(arguments) => images::run(&arguments, context),
         Command::Import(arguments) => import::run(arguments, context),
+        Command::Info(arguments) => version::run_info(&arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Ls(arguments) => ls::run(&arguments, context),
         Command::Login(arguments) => login::run(arguments, context),
         Command::Logout(arguments) => login::run_logout(&arguments, context),
+        Command::Man(arguments) => pages::man(&arguments),
         Command::Manifest(command) => dispatch(command.into(), context),
         Command::ManifestInspect(arguments) => manifest::run(&arguments, context),
         Command::Load(arguments) => load::run(arguments, context),
@@ -229,10 +255,13 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),
         Command::Save(arguments) => save::run(arguments, context),
+        Command::Search(arguments) => pages::search(&arguments),
+        Command::System(command) => dispatch(command.into(), context),
         Command::Tag(arguments) => tag::run(&arguments, context),
         Command::Tree(arguments) => tree::run(&arguments, context),
         Command::Umount(arguments) => umount::run(&arguments, context),
         Command::Untag(arguments) => untag::run(&arguments, context),
+        Command::Version(arguments) => version::run(&arguments),
     }
 }
 

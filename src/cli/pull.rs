@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
     if bare && !arguments.quiet && !arguments.all_tags {
         line("Using default tag: latest")?;
     }
-    let strata = context.strata_with(Arc::new(Shown::new(arguments.quiet)))?;
+    let strata = context.strata_for_work(Arc::new(Shown::new(arguments.quiet)))?;
     let request = PullRequest { reference, platform: arguments.platform };
     if arguments.all_tags {
         let newer = strata.pull_all(&request)?.iter().any(|image| image.newer);

@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failur
     if arguments.all_tags && reference.tag().is_some() {
         return Err(Failure::text("tag can't be used with --all-tags/-a"));
     }
-    let strata = context.strata_with(Arc::new(Shown::new(arguments.quiet)))?;
+    let strata = context.strata_for_work(Arc::new(Shown::new(arguments.quiet)))?;
     let repository = reference.repository();
     if !arguments.quiet {
         if reference.tag().is_none() && !arguments.all_tags {

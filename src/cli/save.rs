@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     let Arguments { output, platform, images } = arguments;
     let request = SaveRequest { images, platform };
-    let strata = context.strata_with(Arc::new(Shown::new(true)))?;
+    let strata = context.strata_for_work(Arc::new(Shown::new(true)))?;
     if let Some(path) = output {
         return write_file(&path, 0o600, |out| Ok(strata.save(&request, out)?));
     }

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 
 use clap::error::{ContextKind, ErrorKind};
-use clap::{Arg, Command};
+use clap::{Arg, ArgAction, Command};
 
 use crate::cli::error::Failure;
 
@@ -212,6 +212,47 @@ fn typed_command<'a>(root: &'a Command, words: &[OsString]) -> (&'a Command, Str
     (command, path)
 }
 
+/// Returns the words with `--quiet=true` as `--quiet` and without `--quiet=false`, as docker takes
+/// options that say yes.
+pub(crate) fn without_truths(root: &Command, words: Vec<OsString>) -> Vec<OsString> {
+    let (command, _) = typed_command(root, &words);
+    // What follows the image of a container is the container's.
+    let trails = command.get_positionals().any(Arg::is_trailing_var_arg_set);
+    let depth = path_len(root, &words);
+    let (mut kept, mut is_value, mut is_over) = (Vec::new(), false, false);
+    for (at, word) in words.into_iter().enumerate() {
+        let is_option = word.as_encoded_bytes().starts_with(b"-");
+        is_over |= word == "--" || (trails && at > depth && !is_option && !is_value);
+        is_value = is_option && takes_the_next_word(command, root, &word);
+        match truth_of(command, &word).filter(|_| !is_over) {
+            Some((name, true)) => kept.push(name.into()),
+            Some((_, false)) => {}
+            None => kept.push(word),
+        }
+    }
+    kept
+}
+
+/// Returns the place of the last word that names a command.
+fn path_len(root: &Command, words: &[OsString]) -> usize {
+    let (command, _) = typed_command(root, words);
+    let names: Vec<_> = command.get_name_and_visible_aliases();
+    words.iter().position(|word| names.iter().any(|name| word == name)).unwrap_or(0)
+}
+
+/// Returns the option of a command that a word says yes or no to.
+fn truth_of(command: &Command, word: &OsStr) -> Option<(String, bool)> {
+    let (name, value) = word.to_str()?.split_once('=')?;
+    let long = name.strip_prefix("--")?;
+    let is_yes = |option: &Arg| matches!(option.get_action(), ArgAction::SetTrue);
+    command.get_arguments().find(|option| option.get_long() == Some(long) && is_yes(option))?;
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some((name.to_owned(), true)),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some((name.to_owned(), false)),
+        _ => None,
+    }
+}
+
 /// Tells whether the value of an option is the word after it.
 fn takes_the_next_word(command: &Command, root: &Command, word: &OsStr) -> bool {
     let Some(word) = word.to_str() else { return false };
@@ -301,6 +342,25 @@ mod tests {
                  {name} --help' for more information"
             );
             assert_eq!(said(&format!("strata {words}")), (expected, 1), "{words}");
+        }
+    }
+
+    #[test]
+    fn an_option_may_say_yes_or_no() {
+        let mut root = shaped(Arguments::command());
+        root.build();
+        for (words, expected) in [
+            ("strata images --quiet=true -a", "strata images --quiet -a"),
+            ("strata image ls --no-trunc=false", "strata image ls"),
+            ("strata images --quiet=maybe", "strata images --quiet=maybe"),
+            ("strata images --format=true", "strata images --format=true"),
+            ("strata images -- --quiet=true", "strata images -- --quiet=true"),
+            ("strata history --human=false x", "strata history --human=false x"),
+        ] {
+            let words = words.split(' ').map(OsString::from).collect();
+            let kept: Vec<_> = without_truths(&root, words);
+            let kept: Vec<_> = kept.iter().map(|word| word.to_str().unwrap()).collect();
+            assert_eq!(kept.join(" "), expected);
         }
     }
 

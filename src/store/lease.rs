@@ -5,10 +5,14 @@
 //! The rule that makes this safe: claim first, look after. Whoever finds a thing in the store before
 //! he has claimed it may find it gone a moment later.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::digest::{DIGEST_LEN, Digest};
 use crate::store::Store;
@@ -67,6 +71,7 @@ pub struct Lease {
     id: String,
     path: PathBuf,
     file: File,
+    held: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Lease {
@@ -80,7 +85,11 @@ impl Lease {
             // It gets its name only when it is locked: a lease with a name and no lock is dead.
             sys::lock_exclusive(file.as_fd())?;
             match fs::rename(&hidden, &path) {
-                Ok(()) => return Ok(Self { id, path, file }),
+                Ok(()) => {
+                    let held = Arc::clone(store.held());
+                    held.lock().insert(id.clone());
+                    return Ok(Self { id, path, file, held });
+                }
                 // Somebody has cleared the directory.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(io_error("rename", &hidden)(error)),
@@ -101,6 +110,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.held.lock().remove(&self.id);
         if let Err(error) = fs::remove_file(&self.path) {
             // The lock goes with the file descriptor, so the collector will remove it.
             tracing::debug!("{}: {error}", self.path.display());

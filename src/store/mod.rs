@@ -32,9 +32,11 @@ mod stage;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use containers::{Container, ContainerLock, MountState, Mounted};
@@ -50,6 +52,9 @@ use crate::store::error::io_error;
 use crate::store::files::{ensure_dir, read_if_exists, replace};
 use crate::store::layout::{DIRECTORIES, Layout};
 use crate::store::objects::Objects;
+
+/// How often a directory is emptied that somebody fills.
+const ABANDON_TRIES: usize = 100;
 
 /// Version of the store's format.
 const VERSION: u32 = 1;
@@ -73,6 +78,8 @@ const FORMAT_NAME: &str = "strata-store";
 #[derive(Clone, Debug)]
 pub struct Store {
     layout: Arc<Layout>,
+    /// The leases that this process holds, with the stages of the same names.
+    held: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Store {
@@ -87,7 +94,7 @@ impl Store {
             Some(bytes) => check_format(root, &bytes)?,
             None => create(root, &layout)?,
         }
-        Ok(Self { layout: Arc::new(layout) })
+        Ok(Self { layout: Arc::new(layout), held: Arc::default() })
     }
 
     /// Returns the directory of the store.
@@ -103,6 +110,29 @@ impl Store {
     /// Makes a lease, to claim what is used.
     pub fn lease(&self) -> Result<Lease> {
         Lease::new(self)
+    }
+
+    /// Deletes what this process is making and has not published, and ends its leases. The process
+    /// is about to end: whoever works in it meets errors from here on.
+    pub fn abandon(&self) {
+        for id in &*self.held.lock() {
+            let dir = self.layout.staging().join(id);
+            // Somebody may still be making files in it.
+            let gone = (0..ABANDON_TRIES).any(|_| match std::fs::remove_dir_all(&dir) {
+                Ok(()) => true,
+                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            });
+            if !gone {
+                tracing::debug!("{} is left for the collector", dir.display());
+            }
+            if let Err(error) = std::fs::remove_file(self.layout.lease(id)) {
+                tracing::debug!("lease {id}: {error}");
+            }
+        }
+    }
+
+    pub(crate) fn held(&self) -> &Arc<Mutex<BTreeSet<String>>> {
+        &self.held
     }
 
     pub(crate) fn layout(&self) -> &Layout {

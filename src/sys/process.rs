@@ -106,6 +106,26 @@ pub fn wait_for_end_signal() -> Result<()> {
     check(end_signals().wait(), || "sigwait()").map(drop)
 }
 
+fn interrupts() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM].into_iter().collect()
+}
+
+/// Keeps SIGINT and SIGTERM for [`wait_for_interrupt`], in this thread and in those that it starts.
+pub fn block_interrupts() -> Result<()> {
+    check(interrupts().thread_block(), || "pthread_sigmask(SIG_BLOCK)")
+}
+
+/// Waits for SIGINT or SIGTERM, and returns its number. [`block_interrupts`] came before.
+pub fn wait_for_interrupt() -> Result<i32> {
+    check(interrupts().wait(), || "sigwait()").map(|signal| signal as i32)
+}
+
+/// Ends the process; nothing is flushed, dropped or waited for.
+pub fn exit_at_once(code: i32) -> ! {
+    // SAFETY: the call does not return and touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
 /// Sets the mask of permissions that new files do not get.
 pub fn set_umask(mask: u32) {
     nix::sys::stat::umask(Mode::from_bits_truncate(mask));

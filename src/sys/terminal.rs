@@ -30,3 +30,10 @@ impl Drop for Hidden<'_> {
         }
     }
 }
+
+/// Makes a terminal show what is typed.
+pub fn show_typing(terminal: BorrowedFd<'_>) -> Result<()> {
+    let mut state = check(tcgetattr(terminal), || "tcgetattr()")?;
+    state.local_flags.insert(LocalFlags::ECHO);
+    check(tcsetattr(terminal, SetArg::TCSANOW, &state), || "tcsetattr(TCSANOW)")
+}
