@@ -18,6 +18,7 @@ mod overlay;
 mod overlay_forms;
 mod overlay_options;
 mod programs;
+mod prune;
 mod pull;
 mod pull_errors;
 mod push;

@@ -6,19 +6,30 @@ const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
 
 /// Returns a size in units of 1000, with three digits that count: `1.98MB`.
 pub(crate) fn size(bytes: u64) -> String {
+    size_with(bytes, 3)
+}
+
+/// Returns a size on the disk in units of 1000, with four digits that count: `1.982MB`.
+pub(crate) fn size_of_room(bytes: u64) -> String {
+    size_with(bytes, 4)
+}
+
+fn size_with(bytes: u64, digits: u8) -> String {
     let mut unit = 0;
     let mut value = bytes as f64;
-    // What would be rounded to 1000 of a unit is 1 of the next.
-    while value >= 999.5 && unit + 1 < UNITS.len() {
+    // What would be rounded to this power of ten is so much.
+    let rounded_to = |power: f64, decimals: u8| power - 0.5 / 10_f64.powi(decimals.into());
+    while value >= rounded_to(1000.0, digits - 3) && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;
     }
     let decimals = match value {
-        value if unit == 0 || value >= 99.95 => 0,
-        value if value >= 9.995 => 1,
-        _ => 2,
+        _ if unit == 0 => 0,
+        value if value >= rounded_to(100.0, digits - 2) => digits - 3,
+        value if value >= rounded_to(10.0, digits - 1) => digits - 2,
+        _ => digits - 1,
     };
-    let mut text = format!("{value:.decimals$}");
+    let mut text = format!("{value:.0$}", usize::from(decimals));
     if text.contains('.') {
         text = text.trim_end_matches('0').trim_end_matches('.').to_owned();
     }
@@ -134,6 +145,15 @@ mod tests {
             (u64::MAX, "18.4EB"),
         ] {
             assert_eq!(size(bytes), text, "{bytes}");
+        }
+        for (bytes, text) in [
+            (14, "14B"),
+            (1_982_000, "1.982MB"),
+            (12_345_678, "12.35MB"),
+            (123_456_789, "123.5MB"),
+            (999_970, "1MB"),
+        ] {
+            assert_eq!(size_of_room(bytes), text, "{bytes}");
         }
     }
 

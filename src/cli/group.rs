@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use crate::cli::Command;
 use crate::cli::{
-    commit, create, diff, export, history, images, import, inspect, load, manifest, ps, pull, push,
-    rename, rm, rmi, save, tag, untag, version,
+    commit, create, df, diff, export, history, images, import, inspect, load, manifest, prune, ps,
+    pull, push, rename, rm, rmi, save, tag, untag, version,
 };
 
 macro_rules! groups {
@@ -41,6 +41,7 @@ groups! {
         #[command(visible_alias = "list")]
         Ls(images::Arguments) => Images,
         Load(load::Arguments) => Load,
+        Prune(prune::ImageArguments) => ImagePrune,
         Pull(pull::Arguments) => Pull,
         Push(push::Arguments) => Push,
         #[command(visible_alias = "remove")]
@@ -59,6 +60,7 @@ groups! {
         Inspect(inspect::ContainerArguments) => Inspect,
         #[command(visible_aliases = ["list", "ps"])]
         Ls(ps::Arguments) => Ps,
+        Prune(prune::ContainerArguments) => ContainerPrune,
         Rename(rename::Arguments) => Rename,
         #[command(visible_alias = "remove")]
         Rm(rm::Arguments) => Rm,
@@ -66,7 +68,9 @@ groups! {
 
     /// Look at the machine and the store
     System {
+        Df(df::Arguments) => SystemDf,
         Info(version::InfoArguments) => Info,
+        Prune(prune::SystemArguments) => SystemPrune,
     }
 
     /// Look at manifests in registries

@@ -11,6 +11,7 @@
 mod cat;
 mod commit;
 mod create;
+mod df;
 mod diff;
 mod doctor;
 mod error;
@@ -33,7 +34,9 @@ mod mount;
 mod output;
 mod overlay;
 mod pages;
+mod pin;
 mod progress;
+mod prune;
 mod ps;
 mod pull;
 mod push;
@@ -112,6 +115,14 @@ enum Command {
     Manifest(group::Manifest),
     #[command(skip)]
     ManifestInspect(manifest::Arguments),
+    #[command(skip)]
+    ContainerPrune(prune::ContainerArguments),
+    #[command(skip)]
+    ImagePrune(prune::ImageArguments),
+    #[command(skip)]
+    SystemDf(df::Arguments),
+    #[command(skip)]
+    SystemPrune(prune::SystemArguments),
     Commit(commit::Arguments),
     Completions(pages::Completions),
     Create(create::Arguments),
@@ -131,6 +142,7 @@ enum Command {
     Man(pages::Man),
     Mount(mount::Arguments),
     Overlay(overlay::Arguments),
+    Pin(pin::Arguments),
     Ps(ps::Arguments),
     Pull(pull::Arguments),
     Push(push::Arguments),
@@ -143,6 +155,7 @@ enum Command {
     Tag(tag::Arguments),
     Tree(tree::Arguments),
     Umount(umount::Arguments),
+    Unpin(pin::UnpinArguments),
     Untag(untag::Arguments),
     Version(version::Arguments),
 }
@@ -248,6 +261,12 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Load(arguments) => load::run(arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
         Command::Overlay(arguments) => overlay::run(arguments),
+        Command::ContainerPrune(arguments) => prune::run_container(&arguments, context),
+        Command::ImagePrune(arguments) => prune::run_image(&arguments, context),
+        Command::SystemPrune(arguments) => prune::run_system(&arguments, context),
+        Command::SystemDf(arguments) => df::run(&arguments, context),
+        Command::Pin(arguments) => pin::run(&arguments, context),
+        Command::Unpin(arguments) => pin::run_unpin(&arguments, context),
         Command::Ps(arguments) => ps::run(&arguments, context),
         Command::Pull(arguments) => pull::run(arguments, context),
         Command::Push(arguments) => push::run(&arguments, context),

@@ -126,6 +126,7 @@ impl Strata {
             command: (!request.command.is_empty()).then(|| request.command.clone()),
             ephemeral,
         };
+        self.note_use(image);
         let lower = self.lower(image)?;
         for left in (0..TRIES).rev() {
             if request.name.is_none() {
@@ -249,6 +250,13 @@ impl Strata {
         }
         let lock = self.store.lock_container(&container.id)?;
         Ok(self.store.remove_container(&container.id, &lock)?)
+    }
+
+    /// Notes that an image is used, for who removes those that are not.
+    pub(crate) fn note_use(&self, image: &Image) {
+        if let Err(error) = self.store.note_use(image.digest) {
+            tracing::debug!("{error}");
+        }
     }
 
     /// Returns the image of a container, kept from being collected.

@@ -36,6 +36,12 @@ pub enum Error {
     /// Links lead to links without end.
     #[error("{0} leads through more than 40 symbolic links")]
     LinkLoop(String),
+    /// An image is to be unpinned that is not pinned.
+    #[error("{0} is not pinned")]
+    NotPinned(String),
+    /// A filter of a prune only means something for images with names.
+    #[error("the filter {0}= is about images with names: say --all as well")]
+    NeedsAll(&'static str),
     /// A container is to get the name that it has.
     #[error("the container has the name {0} already")]
     SameName(String),

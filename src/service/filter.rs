@@ -59,7 +59,7 @@ pub(crate) fn until(value: &str, now: Timestamp) -> Result<Timestamp> {
 }
 
 /// Returns a duration as Go writes it: `1h30m`.
-fn duration(text: &str) -> Option<SignedDuration> {
+pub(crate) fn duration(text: &str) -> Option<SignedDuration> {
     let (mut total, mut rest) = (0.0, text);
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::digest::{ChainId, DiffId, Digest};
+use crate::digest::{DiffId, Digest};
 use crate::image::Reference;
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
 use crate::service::filter::{Filters, check_keys, fits, labels_fit, truth, until, values};
+use crate::service::prune::deleted;
 use crate::service::resolve::FoundBy;
 use crate::store::{Image, Mounted, Ref, RefName};
 
@@ -273,7 +274,7 @@ impl Strata {
         Ok(())
     }
 
-    fn remove_names(
+    pub(crate) fn remove_names(
         &self,
         image: &Image,
         names: &[RefName],
@@ -315,20 +316,7 @@ impl Strata {
             let to = Ref { manifest: image.digest, target: None, updated: jiff::Timestamp::now() };
             return Ok(self.store.set_reference(&RefName::Untagged(image.digest), &to)?);
         }
-        let collected = self.store.collect()?;
-        if !collected.blobs.contains(&image.digest) {
-            // Something that runs uses it; it goes when that ends.
-            return Ok(());
-        }
-        if collected.blobs.contains(&image.id()) {
-            removed.push(Removed::Deleted(image.id()));
-        }
-        for top in (1..=image.layers().len()).rev() {
-            let stack = &image.layers()[..top];
-            if stack.last().is_some_and(|layer| collected.layers.contains(layer)) {
-                removed.push(Removed::Deleted(ChainId::of(stack).0));
-            }
-        }
+        deleted(image, &self.store.collect()?, removed);
         Ok(())
     }
 
@@ -342,7 +330,7 @@ impl Strata {
     }
 
     /// Returns a container that uses an image, and whether it is mounted.
-    fn user_of(&self, image: &Image) -> Result<Option<(crate::store::Container, bool)>> {
+    pub(crate) fn user_of(&self, image: &Image) -> Result<Option<(crate::store::Container, bool)>> {
         let mut found = None;
         for container in self.store.containers()? {
             if container.manifest != image.digest {

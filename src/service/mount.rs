@@ -100,6 +100,7 @@ impl Strata {
         target: &Path,
         options: &MountOptions,
     ) -> Result<(fuse::Mount, ContainerLock)> {
+        self.note_use(image);
         let lock = self.store.lock_container(&container.id)?;
         if let Some(state) = self.store.left_mounted(&container.id, &lock)? {
             let text = format!(

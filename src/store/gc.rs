@@ -16,7 +16,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ChainId, DiffId, Digest};
 use crate::store::Store;
 use crate::store::containers::remove_tree;
 use crate::store::error::Result;
@@ -39,7 +39,7 @@ pub struct Collected {
 
 /// What is needed.
 #[derive(Debug, Default)]
-struct Marks {
+pub(crate) struct Marks {
     blobs: HashSet<Digest>,
     layers: HashSet<DiffId>,
     chains: HashSet<Digest>,
@@ -72,7 +72,9 @@ impl Store {
         // What an earlier collector left behind when it was killed is looked at again, too. What is
         // brought back may need more: a manifest its layers, a layer its objects.
         while self.restore_needed(&self.mark()?)? {}
-        self.empty_trash(&moved)
+        let collected = self.empty_trash(&moved)?;
+        self.forget_gone()?;
+        Ok(collected)
     }
 
     /// Brings an object back that the collector has moved aside; tells whether it did.
@@ -151,13 +153,32 @@ impl Store {
             marks.blobs.extend(reference.target);
             self.mark_image(reference.manifest, &mut marks);
         }
-        for layer in &marks.layers {
-            self.mark_objects(*layer, &mut marks.objects);
-        }
+        self.mark_all_objects(&mut marks);
         Ok(marks)
     }
 
-    fn mark_image(&self, manifest: Digest, marks: &mut Marks) {
+    /// Marks the objects of the layers that are marked.
+    pub(crate) fn mark_all_objects(&self, marks: &mut Marks) {
+        for layer in &marks.layers {
+            self.mark_objects(*layer, &mut marks.objects);
+        }
+    }
+
+    /// Returns the files that are marked.
+    pub(crate) fn files_of(&self, marks: &Marks) -> Vec<PathBuf> {
+        let layout = self.layout();
+        let mut paths: Vec<_> = marks.blobs.iter().map(|blob| layout.blob(*blob)).collect();
+        paths.extend(marks.chains.iter().map(|chain| layout.chain(ChainId(*chain))));
+        paths.extend(marks.objects.iter().map(|object| layout.object(*object)));
+        for layer in &marks.layers {
+            paths.push(layout.layer_index(*layer));
+            paths.push(layout.layer_recipe(*layer));
+            paths.push(layout.layer_sources(*layer));
+        }
+        paths
+    }
+
+    pub(crate) fn mark_image(&self, manifest: Digest, marks: &mut Marks) {
         if !marks.blobs.insert(manifest) {
             return;
         }
@@ -286,7 +307,8 @@ impl Collected {
     }
 }
 
-fn disk_bytes(path: &Path) -> u64 {
+/// Returns the bytes that a file takes on the disk; none if it is not there.
+pub(crate) fn disk_bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }

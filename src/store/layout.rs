@@ -11,7 +11,7 @@ pub(crate) struct Layout {
 }
 
 /// The directories that every store has.
-pub(crate) const DIRECTORIES: [&str; 9] = [
+pub(crate) const DIRECTORIES: [&str; 11] = [
     "blobs/sha256",
     "objects",
     "layers",
@@ -19,6 +19,8 @@ pub(crate) const DIRECTORIES: [&str; 9] = [
     "refs",
     "containers",
     "leases",
+    "pins",
+    "used",
     "staging",
     "trash",
 ];
@@ -106,6 +108,14 @@ impl Layout {
 
     pub(crate) fn trash(&self) -> PathBuf {
         self.root.join("trash")
+    }
+
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
+    pub(crate) fn used(&self) -> PathBuf {
+        self.root.join("used")
     }
 
     pub(crate) fn gc_lock(&self) -> PathBuf {

@@ -27,10 +27,12 @@ mod images;
 mod layout;
 mod lease;
 mod objects;
+mod pins;
 mod refs;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -47,6 +49,7 @@ pub use images::{Image, Source, read_limited};
 pub use lease::{Claim, Lease};
 pub use refs::{Ref, RefName};
 pub use stage::Stage;
+pub use usage::Footprint;
 
 use crate::store::error::io_error;
 use crate::store::files::{ensure_dir, read_if_exists, replace};
