@@ -4,6 +4,7 @@ mod archives;
 mod auth;
 mod browse;
 mod containers;
+mod cp;
 mod crash;
 mod memory;
 mod overlay;

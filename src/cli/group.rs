@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use crate::cli::Command;
 use crate::cli::{
-    commit, create, diff, export, history, images, import, inspect, ps, pull, push, rename, rm,
+    commit, cp, create, diff, export, history, images, import, inspect, ps, pull, push, rename, rm,
     rmi, tag,
 };
 
@@ -50,6 +50,7 @@ groups! {
     /// Manage containers
     Container {
         Commit(commit::Arguments) => Commit,
+        Cp(cp::Arguments) => Cp,
         Create(create::Arguments) => Create,
         Diff(diff::Arguments) => Diff,
         Export(export::Arguments) => Export,

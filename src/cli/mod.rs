@@ -10,6 +10,7 @@
 
 mod cat;
 mod commit;
+mod cp;
 mod create;
 mod diff;
 mod error;
@@ -94,6 +95,7 @@ enum Command {
     Container(group::Container),
     Cat(cat::Arguments),
     Commit(commit::Arguments),
+    Cp(cp::Arguments),
     Create(create::Arguments),
     Diff(diff::Arguments),
     Export(export::Arguments),
@@ -180,6 +182,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Container(command) => dispatch(command.into(), context),
         Command::Cat(arguments) => cat::run(&arguments, context),
         Command::Commit(arguments) => commit::run(arguments, context),
+        Command::Cp(arguments) => cp::run(&arguments, context),
         Command::Create(arguments) => create::run(arguments, context),
         Command::Diff(arguments) => diff::run(&arguments, context),
         Command::Export(arguments) => export::run(&arguments, context),
