@@ -7,6 +7,7 @@ mod archives;
 mod auth;
 mod browse;
 mod containers;
+mod cp;
 mod crash;
 mod formats;
 mod login;

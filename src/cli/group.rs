@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use crate::cli::Command;
 use crate::cli::{
-    commit, create, df, diff, export, history, images, import, inspect, load, manifest, prune, ps,
-    pull, push, rename, rm, rmi, save, tag, untag, version,
+    commit, cp, create, df, diff, export, history, images, import, inspect, load, manifest, prune,
+    ps, pull, push, rename, rm, rmi, save, tag, untag, version,
 };
 
 macro_rules! groups {
@@ -54,6 +54,7 @@ groups! {
     /// Manage containers
     Container {
         Commit(commit::Arguments) => Commit,
+        Cp(cp::Arguments) => Cp,
         Create(create::Arguments) => Create,
         Diff(diff::Arguments) => Diff,
         Export(export::Arguments) => Export,

@@ -10,6 +10,7 @@
 
 mod cat;
 mod commit;
+mod cp;
 mod create;
 mod df;
 mod diff;
@@ -125,6 +126,7 @@ enum Command {
     SystemPrune(prune::SystemArguments),
     Commit(commit::Arguments),
     Completions(pages::Completions),
+    Cp(cp::Arguments),
     Create(create::Arguments),
     Diff(diff::Arguments),
     Doctor(doctor::Arguments),
@@ -242,6 +244,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Cat(arguments) => cat::run(&arguments, context),
         Command::Commit(arguments) => commit::run(arguments, context),
         Command::Completions(arguments) => pages::completions(&arguments),
+        Command::Cp(arguments) => cp::run(&arguments, context),
         Command::Create(arguments) => create::run(arguments, context),
         Command::Diff(arguments) => diff::run(&arguments, context),
         Command::Doctor(_) => doctor::run(context),

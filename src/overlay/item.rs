@@ -100,6 +100,24 @@ pub struct ItemReader {
     offset: u64,
 }
 
+impl ItemReader {
+    /// Reads the next bytes that are stored, past what is a hole; tells where they are in the file
+    /// and how many. None at the end.
+    pub fn next_data(&mut self, buffer: &mut [u8]) -> Result<Option<(u64, usize)>> {
+        let mut most = buffer.len();
+        if let LowerFile::File(file) = &self.content {
+            let Some(start) = sys::seek_data(file.as_fd(), self.offset)? else { return Ok(None) };
+            let end = sys::seek_hole(file.as_fd(), start)?.unwrap_or(u64::MAX);
+            self.offset = start;
+            most = most.min(usize::try_from(end - start).unwrap_or(usize::MAX));
+        }
+        let start = self.offset;
+        let len = self.content.read_at(buffer.get_mut(..most).unwrap_or_default(), start)?;
+        self.offset += len as u64;
+        Ok((len > 0).then_some((start, len)))
+    }
+}
+
 impl io::Read for ItemReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let len = self.content.read_at(buffer, self.offset).map_err(io::Error::other)?;

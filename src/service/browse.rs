@@ -118,6 +118,18 @@ pub(crate) struct Tree {
     _lease: Lease,
 }
 
+impl Tree {
+    /// Returns a tree that messages call by a name.
+    pub(crate) const fn new(overlay: Overlay, name: String, lease: Lease) -> Self {
+        Self { overlay, name, _lease: lease }
+    }
+
+    /// Returns it under another name.
+    pub(crate) fn called(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+}
+
 impl Strata {
     /// Opens what a container, or else an image, shows.
     pub(crate) fn open_tree(&self, name: &str) -> Result<Tree> {
@@ -135,7 +147,7 @@ impl Strata {
             }
             Err(error) => return Err(error),
         };
-        Ok(Tree { overlay, name: name.to_owned(), _lease: lease })
+        Ok(Tree::new(overlay, name.to_owned(), lease))
     }
 
     /// Returns what a directory holds, sorted by name; of another file, the file itself.
@@ -195,15 +207,31 @@ pub(crate) enum Last {
     Itself,
 }
 
+/// Where a path leads.
+pub(crate) struct Spot<'a> {
+    /// The names from the root; none of a directory on the way is a symbolic link.
+    pub(crate) names: Vec<Vec<u8>>,
+    /// What is there; none when nothing is missing but this.
+    pub(crate) item: Option<Item<'a>>,
+}
+
 impl Tree {
     /// Returns the file at a path. No link leads out of the tree.
     pub(crate) fn find(&self, path: &[u8], last: Last) -> Result<Item<'_>> {
-        let missing = || Error::NoPath {
-            path: String::from_utf8_lossy(path).into_owned(),
-            tree: self.name.clone(),
-        };
-        // The directories above, which `..` goes back to.
-        let mut above = vec![self.overlay.root()];
+        self.locate(path, last)?.item.ok_or_else(|| self.missing(path))
+    }
+
+    /// Returns the error of a path that leads nowhere.
+    pub(crate) fn missing(&self, path: &[u8]) -> Error {
+        Error::NoPath { path: String::from_utf8_lossy(path).into_owned(), tree: self.name.clone() }
+    }
+
+    /// Returns where a path leads, of which the last name may be missing. No link leads out of the
+    /// tree.
+    pub(crate) fn locate(&self, path: &[u8], last: Last) -> Result<Spot<'_>> {
+        let missing = || self.missing(path);
+        // The directories above, which `..` goes back to, with their names.
+        let mut above = vec![(Vec::new(), self.overlay.root())];
         let mut names: Vec<Vec<u8>> = reversed(path);
         let mut links = 0;
         while let Some(name) = names.pop() {
@@ -213,11 +241,17 @@ impl Tree {
                 }
                 continue;
             }
-            let Some(at) = above.last() else { return Err(missing()) };
+            let Some((_, at)) = above.last() else { return Err(missing()) };
             if at.attr()?.kind() != Kind::Directory {
                 return Err(missing());
             }
-            let child = at.child(OsStr::from_bytes(&name))?.ok_or_else(missing)?;
+            let Some(child) = at.child(OsStr::from_bytes(&name))? else {
+                if !names.is_empty() {
+                    return Err(missing());
+                }
+                let names = above.into_iter().skip(1).map(|(name, _)| name).chain([name]);
+                return Ok(Spot { names: names.collect(), item: None });
+            };
             let is_link = child.attr()?.kind() == Kind::Symlink;
             if is_link && (last == Last::Followed || !names.is_empty()) {
                 links += 1;
@@ -231,9 +265,11 @@ impl Tree {
                 names.extend(reversed(target.as_bytes()));
                 continue;
             }
-            above.push(child);
+            above.push((name, child));
         }
-        above.pop().ok_or_else(missing)
+        let item = above.last().map(|(_, item)| item.clone());
+        let names = above.into_iter().skip(1).map(|(name, _)| name).collect();
+        Ok(Spot { names, item })
     }
 }
 

@@ -33,6 +33,79 @@ pub enum Error {
     /// Neither a regular file nor a directory.
     #[error("{0} is not a regular file, so it has no content; see 'strata ls -l'")]
     NoContent(String),
+    /// Neither side of a copy is in a container.
+    #[error("must specify at least one container source")]
+    NothingToCopy,
+    /// A side of a copy is the empty word.
+    #[error("{0} can not be empty")]
+    EmptyPath(&'static str),
+    /// A copy was to go into an image.
+    #[error(
+        "{0} is an image, which never changes; make a container of it with 'strata create --name \
+         NAME {0}', copy into NAME, and make an image of that with 'strata commit NAME'"
+    )]
+    CopyToImage(String),
+    /// A copy was to go into a container that is mounted read-only.
+    #[error("container rootfs is marked read-only: {name} is mounted so at {target}")]
+    ReadOnlyContainer {
+        /// The container.
+        name: String,
+        /// Where.
+        target: PathBuf,
+    },
+    /// A copy was to go through a mount that cannot be seen.
+    #[error(
+        "{name} is mounted at {target}, but that mount cannot be reached from here; unmount it, or \
+         copy to where it is"
+    )]
+    MountOutOfReach {
+        /// The container.
+        name: String,
+        /// Where.
+        target: PathBuf,
+    },
+    /// A directory was to be copied to where a file is.
+    #[error("cannot copy directory: {0} is not a directory")]
+    CopyDirectory(String),
+    /// A file was to be copied into a directory that does not exist.
+    #[error("no such directory: {0}")]
+    NoSuchDirectory(String),
+    /// The directory that a copy would be made in does not exist.
+    #[error("invalid output path: directory {0:?} does not exist")]
+    NoOutputDirectory(PathBuf),
+    /// A copy was to go over something that is neither a file nor a directory.
+    #[error("destination {0:?} must be a directory or a regular file")]
+    OutputKind(String),
+    /// An archive is unpacked into a directory only.
+    #[error("destination {0:?} must be a directory")]
+    OutputNoDirectory(String),
+    /// What was said to be a directory is none.
+    #[error("{0} is not a directory")]
+    NotADirectory(String),
+    /// A directory is where a file would be.
+    #[error("cannot overwrite directory {0:?} with non-directory")]
+    OverwriteDirectory(String),
+    /// Something else is where a directory would be; a symbolic link too.
+    #[error("cannot overwrite non-directory {0:?} with directory")]
+    OverwriteWithDirectory(String),
+    /// A path of an archive leads through something that is no directory.
+    #[error("{0} is not a directory at the destination, and no symbolic link is followed there")]
+    NotFollowed(String),
+    /// A directory would be copied into itself without end.
+    #[error("cannot copy a directory, {path}, into itself")]
+    IntoItself {
+        /// The directory.
+        path: String,
+    },
+    /// A file could not be written.
+    #[error("copy to {path}")]
+    Copy {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: Box<Self>,
+    },
     /// Links lead to links without end.
     #[error("{0} leads through more than 40 symbolic links")]
     LinkLoop(String),

@@ -45,7 +45,12 @@ impl<'a, W: Write> Packer<'a, W> {
 
     /// Writes a tree, its root first.
     pub(crate) fn tree(&mut self, overlay: &Overlay) -> Result<()> {
-        let mut pending = vec![(Vec::new(), overlay.root())];
+        self.below(Vec::new(), overlay.root())
+    }
+
+    /// Writes a file and all below it, under another path.
+    pub(crate) fn below(&mut self, path: Vec<u8>, item: Item<'_>) -> Result<()> {
+        let mut pending = vec![(path, item)];
         while let Some((path, item)) = pending.pop() {
             self.item(path.clone(), &item)?;
             if item.kind()? == Kind::Directory {

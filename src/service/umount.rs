@@ -181,7 +181,7 @@ fn is_dead_mount(target: &Path) -> bool {
 }
 
 /// Tells whether a mount of ours is at a path.
-fn is_ours(target: &Path) -> bool {
+pub(crate) fn is_ours(target: &Path) -> bool {
     let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
     mounts.lines().any(|line| {
         // proc_pid_mountinfo(5): the mount point is the fifth field, the type follows ` - `.
