@@ -6,6 +6,7 @@ mod browse;
 mod containers;
 mod crash;
 mod memory;
+mod mutate;
 mod overlay;
 mod programs;
 mod pull;

@@ -24,6 +24,7 @@ mod inspect;
 mod listing;
 mod ls;
 mod mount;
+mod mutate;
 mod output;
 mod overlay;
 mod progress;
@@ -103,6 +104,7 @@ enum Command {
     Inspect(inspect::Arguments),
     Ls(ls::Arguments),
     Mount(mount::Arguments),
+    Mutate(mutate::Arguments),
     Overlay(overlay::Arguments),
     Ps(ps::Arguments),
     Pull(pull::Arguments),
@@ -188,6 +190,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Ls(arguments) => ls::run(&arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
+        Command::Mutate(arguments) => mutate::run(arguments, context),
         Command::Overlay(arguments) => overlay::run(arguments),
         Command::Ps(arguments) => ps::run(&arguments, context),
         Command::Pull(arguments) => pull::run(arguments, context),

@@ -39,6 +39,9 @@ pub enum Error {
     /// Neither an image nor a container has this name or id.
     #[error("No such object: {0}")]
     NoObject(String),
+    /// Nothing was said that could change an image.
+    #[error("nothing to change of {0}: say what, as --env NAME=VALUE; see 'strata mutate --help'")]
+    NothingToChange(String),
     /// The prefix of an id fits several.
     #[error("{0} is ambiguous: {1} ids begin with it; give more digits")]
     Ambiguous(String, usize),
