@@ -1,5 +1,6 @@
 //! The commands, as a person types them.
 
+mod append;
 mod archives;
 mod auth;
 mod browse;

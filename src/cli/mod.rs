@@ -8,6 +8,7 @@
 //! to standard error. A closed pipe is no error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
 
+mod append;
 mod cat;
 mod commit;
 mod create;
@@ -92,6 +93,7 @@ enum Command {
     Image(group::Image),
     #[command(subcommand)]
     Container(group::Container),
+    Append(append::Arguments),
     Cat(cat::Arguments),
     Commit(commit::Arguments),
     Create(create::Arguments),
@@ -178,6 +180,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Image(command) => dispatch(command.into(), context),
         Command::Container(command) => dispatch(command.into(), context),
+        Command::Append(arguments) => append::run(arguments, context),
         Command::Cat(arguments) => cat::run(&arguments, context),
         Command::Commit(arguments) => commit::run(arguments, context),
         Command::Create(arguments) => create::run(arguments, context),

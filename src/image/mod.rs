@@ -33,6 +33,7 @@ pub use crate::image::error::Error;
 pub use crate::image::error::Result;
 pub use crate::image::history::History;
 pub use crate::image::history::Step;
+pub use crate::image::history::fill_history;
 pub use crate::image::history::steps;
 pub use crate::image::manifest::Descriptor;
 pub use crate::image::manifest::Index;

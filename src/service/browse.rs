@@ -127,15 +127,20 @@ impl Strata {
                 (self.inspect_container(&container, &image)?, lease)
             }
             Err(Error::NoContainer(_)) => {
-                let (image, _, lease) = self.lease_image(name).map_err(|error| match error {
+                return self.open_image_tree(name).map_err(|error| match error {
                     Error::NoImage(_) => Error::NoObject(name.to_owned()),
                     other => other,
-                })?;
-                (self.read_only(&image)?, lease)
+                });
             }
             Err(error) => return Err(error),
         };
         Ok(Tree { overlay, name: name.to_owned(), _lease: lease })
+    }
+
+    /// Opens what an image shows.
+    pub(crate) fn open_image_tree(&self, name: &str) -> Result<Tree> {
+        let (image, _, lease) = self.lease_image(name)?;
+        Ok(Tree { overlay: self.read_only(&image)?, name: name.to_owned(), _lease: lease })
     }
 
     /// Returns what a directory holds, sorted by name; of another file, the file itself.

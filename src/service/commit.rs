@@ -43,7 +43,7 @@ pub(crate) struct NewLayer {
 }
 
 /// The length of a tar without entries: its two blocks of zeros.
-const EMPTY_TAR: u64 = 1024;
+pub(crate) const EMPTY_TAR: u64 = 1024;
 
 impl Strata {
     /// Makes an image of what a container has changed, and returns its id.

@@ -3,11 +3,13 @@
 //! A verb reads here from its beginning to its end: which rooms it asks, in which order. Nothing is
 //! printed; long work tells its [`Progress`].
 
+mod append;
 mod background;
 mod browse;
 mod commit;
 mod containers;
 mod diff;
+mod directory;
 mod error;
 mod export;
 mod history;
@@ -35,6 +37,7 @@ use crate::store::Store;
 pub use crate::layer::Kind;
 pub use crate::registry::Options as RegistryOptions;
 pub use crate::sys::Time;
+pub use append::AppendRequest;
 pub use background::{Background, Serving, runs_as_root};
 pub use browse::{TreeFile, TreePath, Walk, glob};
 pub use commit::CommitRequest;
