@@ -16,4 +16,5 @@ mod push;
 mod refusal;
 mod resume;
 mod same;
+mod squash;
 mod words;

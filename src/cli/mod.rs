@@ -34,6 +34,7 @@ mod pull;
 mod push;
 mod rm;
 mod rmi;
+mod squash;
 mod tag;
 mod tree;
 mod umount;
@@ -113,6 +114,7 @@ enum Command {
     Push(push::Arguments),
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
+    Squash(squash::Arguments),
     Tag(tag::Arguments),
     Tree(tree::Arguments),
     Umount(umount::Arguments),
@@ -200,6 +202,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Push(arguments) => push::run(&arguments, context),
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),
+        Command::Squash(arguments) => squash::run(arguments, context),
         Command::Tag(arguments) => tag::run(&arguments, context),
         Command::Tree(arguments) => tree::run(&arguments, context),
         Command::Umount(arguments) => umount::run(&arguments, context),

@@ -42,6 +42,27 @@ pub enum Error {
     /// Nothing was said that could change an image.
     #[error("nothing to change of {0}: say what, as --env NAME=VALUE; see 'strata mutate --help'")]
     NothingToChange(String),
+    /// An image has no such layer.
+    #[error(
+        "{image} has no layer {layer}: it has {count}; say a number or the beginning of a diffID, as \
+         'strata history' and 'strata inspect' show them"
+    )]
+    NoLayer {
+        /// The image.
+        image: String,
+        /// What was asked for.
+        layer: String,
+        /// How many layers it has.
+        count: usize,
+    },
+    /// There is nothing above a layer.
+    #[error("layer {layer} is the top of {image}: nothing is above it that could be squashed")]
+    NothingToSquash {
+        /// The image.
+        image: String,
+        /// The layer.
+        layer: usize,
+    },
     /// The prefix of an id fits several.
     #[error("{0} is ambiguous: {1} ids begin with it; give more digits")]
     Ambiguous(String, usize),

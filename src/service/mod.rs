@@ -7,6 +7,7 @@ mod append;
 mod background;
 mod browse;
 mod commit;
+mod compare;
 mod containers;
 mod diff;
 mod directory;
@@ -25,6 +26,7 @@ mod progress;
 mod pull;
 mod push;
 mod resolve;
+mod squash;
 mod stack;
 mod umount;
 
@@ -53,6 +55,7 @@ pub use mutate::MutateRequest;
 pub use progress::{Event, LayerState, Progress, Quiet};
 pub use pull::{PullRequest, Pulled};
 pub use push::Pushed;
+pub use squash::SquashRequest;
 pub use stack::{MountedStack, StackOptions, StackRequest, is_driver_name, mount_stack};
 pub use umount::MountRow;
 
