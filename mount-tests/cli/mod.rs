@@ -13,6 +13,7 @@ mod programs;
 mod pull;
 mod pull_errors;
 mod push;
+mod rebase;
 mod refusal;
 mod resume;
 mod same;

@@ -32,6 +32,7 @@ mod progress;
 mod ps;
 mod pull;
 mod push;
+mod rebase;
 mod rm;
 mod rmi;
 mod squash;
@@ -112,6 +113,7 @@ enum Command {
     Ps(ps::Arguments),
     Pull(pull::Arguments),
     Push(push::Arguments),
+    Rebase(rebase::Arguments),
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
     Squash(squash::Arguments),
@@ -200,6 +202,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Ps(arguments) => ps::run(&arguments, context),
         Command::Pull(arguments) => pull::run(arguments, context),
         Command::Push(arguments) => push::run(&arguments, context),
+        Command::Rebase(arguments) => rebase::run(arguments, context),
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),
         Command::Squash(arguments) => squash::run(arguments, context),

@@ -55,6 +55,16 @@ pub enum Error {
         /// How many layers it has.
         count: usize,
     },
+    /// An image was not made of the base that was named.
+    #[error("{image} is not made of {base}: {reason}; see 'strata inspect' for the layers of both")]
+    NotItsBase {
+        /// The image.
+        image: String,
+        /// What was taken for its base.
+        base: String,
+        /// What is different.
+        reason: String,
+    },
     /// There is nothing above a layer.
     #[error("layer {layer} is the top of {image}: nothing is above it that could be squashed")]
     NothingToSquash {
