@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
 
 mod append;
+mod blame;
 mod cat;
 mod commit;
 mod create;
@@ -22,6 +23,7 @@ mod history;
 mod images;
 mod import;
 mod inspect;
+mod layers;
 mod listing;
 mod ls;
 mod mount;
@@ -96,6 +98,7 @@ enum Command {
     #[command(subcommand)]
     Container(group::Container),
     Append(append::Arguments),
+    Blame(blame::Arguments),
     Cat(cat::Arguments),
     Commit(commit::Arguments),
     Create(create::Arguments),
@@ -106,6 +109,7 @@ enum Command {
     Images(images::Arguments),
     Import(import::Arguments),
     Inspect(inspect::Arguments),
+    Layers(layers::Arguments),
     Ls(ls::Arguments),
     Mount(mount::Arguments),
     Mutate(mutate::Arguments),
@@ -185,6 +189,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Image(command) => dispatch(command.into(), context),
         Command::Container(command) => dispatch(command.into(), context),
         Command::Append(arguments) => append::run(arguments, context),
+        Command::Blame(arguments) => blame::run(&arguments, context),
         Command::Cat(arguments) => cat::run(&arguments, context),
         Command::Commit(arguments) => commit::run(arguments, context),
         Command::Create(arguments) => create::run(arguments, context),
@@ -195,6 +200,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Images(arguments) => images::run(&arguments, context),
         Command::Import(arguments) => import::run(arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
+        Command::Layers(arguments) => layers::run(&arguments, context),
         Command::Ls(arguments) => ls::run(&arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
         Command::Mutate(arguments) => mutate::run(arguments, context),

@@ -9,13 +9,20 @@ use crate::cli::error::Failure;
 
 /// Prints lines whose cells are separated by tabs, as docker aligns them.
 pub(crate) fn table(header: &str, rows: impl IntoIterator<Item = String>) -> Result<(), Failure> {
-    let mut writer = TabWriter::new(Vec::new()).minwidth(10).padding(3);
-    writeln!(writer, "{header}")?;
+    let mut text = format!("{header}\n");
     for row in rows {
-        writeln!(writer, "{row}")?;
+        text.push_str(&row);
+        text.push('\n');
     }
+    print(&table_text(text.as_bytes())?)
+}
+
+/// Returns lines whose cells are separated by tabs, aligned.
+pub(crate) fn table_text(lines: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut writer = TabWriter::new(Vec::new()).minwidth(10).padding(3);
+    writer.write_all(lines)?;
     let text = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
-    print(&text)
+    Ok(text)
 }
 
 /// Prints bytes.

@@ -16,6 +16,7 @@
     reason = "a crash leaves a dead mount under somebody's program"
 )]
 
+mod account;
 mod chain;
 mod compression;
 mod content;
@@ -26,6 +27,7 @@ mod index_write;
 mod kind;
 mod map;
 mod merge;
+mod origin;
 mod pack;
 mod path;
 mod pax;
@@ -40,6 +42,7 @@ mod tree;
 mod unpack;
 pub mod whiteout;
 
+pub use account::{Account, account};
 pub use chain::{Attr, Chain, Content, Entry, ObjectSource, ROOT};
 pub use compression::{Compressed, Gzip, decompress};
 pub use content::ObjectSink;
@@ -48,6 +51,7 @@ pub use format::{INLINE_MAX, IndexKind};
 pub use index::Index;
 pub use kind::Kind;
 pub use merge::merge;
+pub use origin::{Depth, Origin, origins};
 pub use pack::TarStream;
 pub(crate) use path::components;
 pub use path::join_path;

@@ -45,7 +45,7 @@ pub enum Error {
     /// An image has no such layer.
     #[error(
         "{image} has no layer {layer}: it has {count}; say a number or the beginning of a diffID, as \
-         'strata history' and 'strata inspect' show them"
+         'strata layers' shows them"
     )]
     NoLayer {
         /// The image.
