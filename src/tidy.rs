@@ -23,9 +23,10 @@ const ROOMS: [(&str, &[&str]); 11] = [
 ];
 
 /// Outside crates that have a home, and the rooms that they may be used in.
-const HOMES: [(&str, &[&str]); 19] = [
+const HOMES: [(&str, &[&str]); 20] = [
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),
+    ("similar", &["cli"]),
     ("tabwriter", &["cli"]),
     ("tracing_subscriber", &["cli"]),
     ("zerocopy", &["fuse"]),

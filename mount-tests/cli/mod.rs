@@ -6,6 +6,7 @@ mod auth;
 mod browse;
 mod containers;
 mod crash;
+mod diff;
 mod layers;
 mod memory;
 mod mutate;

@@ -30,6 +30,7 @@ mod mount;
 mod mutate;
 mod output;
 mod overlay;
+mod patch;
 mod progress;
 mod ps;
 mod pull;

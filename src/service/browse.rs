@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::overlay::{Item, Overlay};
 use crate::service::error::{Error, Result, io_error};
+use crate::service::resolve::{find_layer, split_layer};
 use crate::service::{Kind, Strata};
 use crate::store::Lease;
 use crate::sys::{Time, mode};
@@ -134,13 +135,18 @@ impl Strata {
             }
             Err(error) => return Err(error),
         };
-        Ok(Tree { overlay, name: name.to_owned(), _lease: lease })
+        Ok(Tree::new(overlay, name, lease))
     }
 
-    /// Opens what an image shows.
+    /// Opens what an image shows, or its lowest layers: `debian:12@1`.
     pub(crate) fn open_image_tree(&self, name: &str) -> Result<Tree> {
-        let (image, _, lease) = self.lease_image(name)?;
-        Ok(Tree { overlay: self.read_only(&image)?, name: name.to_owned(), _lease: lease })
+        let Some((text, number)) = split_layer(name) else {
+            let (image, _, lease) = self.lease_image(name)?;
+            return Ok(Tree::new(self.read_only(&image)?, name, lease));
+        };
+        let (image, _, lease) = self.lease_image(text)?;
+        let layer = find_layer(&image, text, &number.to_string())?;
+        Ok(Tree::new(self.read_only_up_to(&image, layer)?, name, lease))
     }
 
     /// Returns what a directory holds, sorted by name; of another file, the file itself.
@@ -201,6 +207,11 @@ pub(crate) enum Last {
 }
 
 impl Tree {
+    /// Returns a tree that a person knows as `name`; the lease keeps what it is made of.
+    pub(crate) fn new(overlay: Overlay, name: &str, lease: Lease) -> Self {
+        Self { overlay, name: name.to_owned(), _lease: lease }
+    }
+
     /// Returns the file at a path. No link leads out of the tree.
     pub(crate) fn find(&self, path: &[u8], last: Last) -> Result<Item<'_>> {
         let missing = || Error::NoPath {

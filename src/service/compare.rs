@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::layer::{Kind, join_path};
 use crate::overlay::{Item, Overlay};
-use crate::service::error::{Result, io_error};
+use crate::service::error::{Error, Result, io_error};
 use crate::sys::mode;
 
 /// Bytes compared at once.
@@ -21,7 +21,7 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) enum Difference<'a> {
     /// The first tree has it, the second does not. What is below it is not told.
-    Deleted,
+    Deleted(Item<'a>),
     /// The second tree has it, the first does not. What is below it follows.
     Added(Item<'a>),
     /// Both have it, and perhaps it is not the same.
@@ -63,11 +63,11 @@ enum Pending<'a> {
 }
 
 /// Shows every name of two trees to `visit`, its path without a leading slash; the root's is empty.
-pub(crate) fn compare<'a>(
+pub(crate) fn compare<'a, E: From<Error>>(
     before: &'a Overlay,
     after: &'a Overlay,
-    visit: &mut dyn FnMut(Vec<u8>, Difference<'a>) -> Result<()>,
-) -> Result<()> {
+    visit: &mut dyn FnMut(Vec<u8>, Difference<'a>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let mut pending = vec![Pending::Pair(Vec::new(), before.root(), after.root())];
     while let Some(next) = pending.pop() {
         let mut below = match next {
@@ -130,8 +130,9 @@ fn below_both<'a>(path: &[u8], before: &Item<'a>, after: &Item<'a>) -> Result<Ve
             (Some((name, old)), Some((_, new))) => {
                 Some(Pending::Pair(join_path(path, name.as_bytes()), old, new))
             }
-            (Some((name, _)), None) => {
-                Some(Pending::One(join_path(path, name.as_bytes()), Difference::Deleted))
+            (Some((name, old)), None) => {
+                let path = join_path(path, name.as_bytes());
+                Some(Pending::One(path, Difference::Deleted(old)))
             }
             (None, Some((name, new))) => {
                 let path = join_path(path, name.as_bytes());

@@ -30,6 +30,7 @@ mod rebase;
 mod resolve;
 mod squash;
 mod stack;
+mod trees;
 mod umount;
 
 use std::path::Path;
@@ -61,6 +62,7 @@ pub use push::Pushed;
 pub use rebase::RebaseRequest;
 pub use squash::SquashRequest;
 pub use stack::{MountedStack, StackOptions, StackRequest, is_driver_name, mount_stack};
+pub use trees::{FileChange, FileSide};
 pub use umount::MountRow;
 
 /// Everything that the verbs need: the store, the registries, somebody to tell.

@@ -15,6 +15,7 @@ use crate::service::commit::{EMPTY_TAR, NewLayer, created, source_date_epoch};
 use crate::service::compare::{Difference, compare};
 use crate::service::error::{Error, Result};
 use crate::service::pack::{Packer, Target};
+use crate::service::resolve::find_layer;
 use crate::store::{Claim, Image, Stage};
 
 /// What to squash.
@@ -83,24 +84,6 @@ impl Strata {
     }
 }
 
-/// Returns the number of a layer, counted from 1 at the bottom; 0 is below all.
-pub(crate) fn find_layer(image: &Image, name: &str, text: &str) -> Result<usize> {
-    let count = image.layers().len();
-    if let Ok(number) = text.parse::<usize>()
-        && number <= count
-    {
-        return Ok(number);
-    }
-    let prefix = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_it = |(_, layer): &(usize, &crate::digest::DiffId)| layer.0.hex().starts_with(prefix);
-    let found: Vec<_> = image.layers().iter().enumerate().filter(is_it).collect();
-    match found.as_slice() {
-        [(number, _)] if !prefix.is_empty() => Ok(number + 1),
-        [_, _, ..] if !prefix.is_empty() => Err(Error::Ambiguous(text.to_owned(), found.len())),
-        _ => Err(Error::NoLayer { image: name.to_owned(), layer: text.to_owned(), count }),
-    }
-}
-
 /// Writes what makes the second tree of the first.
 fn pack_difference<W: Write>(
     packer: &mut Packer<'_, W>,
@@ -109,7 +92,7 @@ fn pack_difference<W: Write>(
 ) -> Result<()> {
     let links = Links::of(before, after)?;
     compare(before, after, &mut |path, difference| match difference {
-        Difference::Deleted => packer.whiteout(&path),
+        Difference::Deleted(_) => packer.whiteout(&path),
         Difference::Added(item) => packer.item(path, &item),
         Difference::Both { after, parts, .. } => {
             if parts.any() || links.must_be_written(&after.attr()?) {
@@ -135,9 +118,9 @@ struct Links {
 impl Links {
     fn of(before: &Overlay, after: &Overlay) -> Result<Self> {
         let mut links = Self::default();
-        compare(before, after, &mut |_, difference| {
+        compare::<Error>(before, after, &mut |_, difference| {
             match difference {
-                Difference::Deleted => {}
+                Difference::Deleted(_) => {}
                 Difference::Added(item) => {
                     let attr = item.attr()?;
                     if attr.kind() != Kind::Directory && attr.nlink > 1 {
