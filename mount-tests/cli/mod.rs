@@ -1,5 +1,6 @@
 //! The commands, as a person types them.
 
+mod append;
 mod archive_errors;
 mod archive_load;
 mod archive_save;
@@ -9,12 +10,15 @@ mod browse;
 mod containers;
 mod cp;
 mod crash;
+mod diff;
 mod formats;
+mod layers;
 mod login;
 mod losses;
 mod machine;
 mod manifest;
 mod memory;
+mod mutate;
 mod overlay;
 mod overlay_forms;
 mod overlay_options;
@@ -23,9 +27,11 @@ mod prune;
 mod pull;
 mod pull_errors;
 mod push;
+mod rebase;
 mod refusal;
 mod removal;
 mod resume;
 mod same;
 mod signals;
+mod squash;
 mod words;

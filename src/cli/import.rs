@@ -47,14 +47,9 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     let reference = new_name(arguments.name.as_deref())?;
-    let source = if arguments.source.as_os_str() == "-" {
-        ImportSource::Stdin
-    } else {
-        ImportSource::Path(arguments.source)
-    };
     let strata = context.strata_for_work(Arc::new(Shown::new(true)))?;
     let id = strata.import(&ImportRequest {
-        source,
+        source: ImportSource::of(arguments.source),
         reference,
         message: arguments.message,
         changes: arguments.changes,

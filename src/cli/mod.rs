@@ -8,6 +8,8 @@
 //! to standard error. A closed pipe is no error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
 
+mod append;
+mod blame;
 mod cat;
 mod commit;
 mod cp;
@@ -26,26 +28,31 @@ mod image_tree;
 mod images;
 mod import;
 mod inspect;
+mod layers;
 mod listing;
 mod load;
 mod login;
 mod ls;
 mod manifest;
 mod mount;
+mod mutate;
 mod output;
 mod overlay;
 mod pages;
+mod patch;
 mod pin;
 mod progress;
 mod prune;
 mod ps;
 mod pull;
 mod push;
+mod rebase;
 mod rename;
 mod rm;
 mod rmi;
 mod rows;
 mod save;
+mod squash;
 mod table;
 mod tag;
 mod template;
@@ -109,6 +116,8 @@ enum Command {
     Image(group::Image),
     #[command(subcommand)]
     Container(group::Container),
+    Append(append::Arguments),
+    Blame(blame::Arguments),
     Cat(cat::Arguments),
     #[command(subcommand)]
     System(group::System),
@@ -137,23 +146,27 @@ enum Command {
     Import(import::Arguments),
     Info(version::InfoArguments),
     Inspect(inspect::Arguments),
+    Layers(layers::Arguments),
     Ls(ls::Arguments),
     Login(login::Arguments),
     Logout(login::LogoutArguments),
     Load(load::Arguments),
     Man(pages::Man),
     Mount(mount::Arguments),
+    Mutate(mutate::Arguments),
     Overlay(overlay::Arguments),
     Pin(pin::Arguments),
     Ps(ps::Arguments),
     Pull(pull::Arguments),
     Push(push::Arguments),
+    Rebase(rebase::Arguments),
     Rename(rename::Arguments),
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
     Save(save::Arguments),
     #[command(hide = true)]
     Search(pages::Search),
+    Squash(squash::Arguments),
     Tag(tag::Arguments),
     Tree(tree::Arguments),
     Umount(umount::Arguments),
@@ -241,6 +254,8 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Image(command) => dispatch(command.into(), context),
         Command::Container(command) => dispatch(command.into(), context),
+        Command::Append(arguments) => append::run(arguments, context),
+        Command::Blame(arguments) => blame::run(&arguments, context),
         Command::Cat(arguments) => cat::run(&arguments, context),
         Command::Commit(arguments) => commit::run(arguments, context),
         Command::Completions(arguments) => pages::completions(&arguments),
@@ -255,6 +270,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(arguments, context),
         Command::Info(arguments) => version::run_info(&arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
+        Command::Layers(arguments) => layers::run(&arguments, context),
         Command::Ls(arguments) => ls::run(&arguments, context),
         Command::Login(arguments) => login::run(arguments, context),
         Command::Logout(arguments) => login::run_logout(&arguments, context),
@@ -263,6 +279,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::ManifestInspect(arguments) => manifest::run(&arguments, context),
         Command::Load(arguments) => load::run(arguments, context),
         Command::Mount(arguments) => mount::run(arguments, context),
+        Command::Mutate(arguments) => mutate::run(arguments, context),
         Command::Overlay(arguments) => overlay::run(arguments),
         Command::ContainerPrune(arguments) => prune::run_container(&arguments, context),
         Command::ImagePrune(arguments) => prune::run_image(&arguments, context),
@@ -273,11 +290,13 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Ps(arguments) => ps::run(&arguments, context),
         Command::Pull(arguments) => pull::run(arguments, context),
         Command::Push(arguments) => push::run(&arguments, context),
+        Command::Rebase(arguments) => rebase::run(arguments, context),
         Command::Rename(arguments) => rename::run(&arguments, context),
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),
         Command::Save(arguments) => save::run(arguments, context),
         Command::Search(arguments) => pages::search(&arguments),
+        Command::Squash(arguments) => squash::run(arguments, context),
         Command::System(command) => dispatch(command.into(), context),
         Command::Tag(arguments) => tag::run(&arguments, context),
         Command::Tree(arguments) => tree::run(&arguments, context),

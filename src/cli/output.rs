@@ -14,7 +14,12 @@ pub(crate) fn table(header: &str, rows: impl IntoIterator<Item = String>) -> Res
         text.push_str(&row);
         text.push('\n');
     }
-    print(align(&text).as_bytes())
+    print(&table_text(text.as_bytes()))
+}
+
+/// Returns lines whose cells are separated by tabs, aligned. What is not text is shown as it can be.
+pub(crate) fn table_text(lines: &[u8]) -> Vec<u8> {
+    align(&String::from_utf8_lossy(lines)).into_bytes()
 }
 
 /// Prints bytes.

@@ -300,7 +300,7 @@ fn one_word(rest: &str) -> Fault<&str> {
 }
 
 /// Returns `port/protocol` for each port of `port[-port][/protocol]`.
-fn ports(text: &str) -> Fault<Vec<String>> {
+pub(super) fn ports(text: &str) -> Fault<Vec<String>> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = protocol.to_lowercase();
     if !PROTOCOLS.contains(&protocol.as_str()) {
@@ -317,7 +317,7 @@ fn ports(text: &str) -> Fault<Vec<String>> {
 }
 
 /// Says whether the text is a signal of Linux: a number, or a name with or without `SIG`.
-fn is_signal(text: &str) -> bool {
+pub(super) fn is_signal(text: &str) -> bool {
     if let Ok(number) = text.parse::<u32>() {
         return (1..=SIGNAL_MAX).contains(&number);
     }

@@ -57,6 +57,13 @@ pub fn steps<'a, L>(history: &'a [History], layers: &'a [L]) -> Vec<Step<'a, L>>
     steps
 }
 
+/// Adds an entry without words for each layer that history does not tell of, so that what is added
+/// afterwards belongs to the layer on top of these.
+pub fn fill_history(history: &mut Vec<History>, layers: usize) {
+    let told = history.iter().filter(|entry| !entry.empty_layer).count();
+    history.extend(std::iter::repeat_n(History::default(), layers.saturating_sub(told)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +93,16 @@ mod tests {
                 .collect();
             assert_eq!(found, expected, "{entries} {layers:?}");
         }
+    }
+
+    #[test]
+    fn layers_without_entries_get_some() {
+        let empty = History { empty_layer: true, ..History::default() };
+        let mut history = vec![History::default(), empty.clone()];
+        fill_history(&mut history, 3);
+        let expected = [History::default(), empty, History::default(), History::default()];
+        assert_eq!(history, expected);
+        fill_history(&mut history, 2);
+        assert_eq!(history.len(), 4);
     }
 }

@@ -10,6 +10,7 @@
 
 mod change;
 mod config;
+mod edit;
 mod error;
 mod expand;
 mod healthcheck;
@@ -26,10 +27,13 @@ pub use crate::image::config::ContainerConfig;
 pub use crate::image::config::Healthcheck;
 pub use crate::image::config::ImageConfig;
 pub use crate::image::config::RootFs;
+pub use crate::image::edit::Edit;
+pub use crate::image::edit::apply_edits;
 pub use crate::image::error::Error;
 pub use crate::image::error::Result;
 pub use crate::image::history::History;
 pub use crate::image::history::Step;
+pub use crate::image::history::fill_history;
 pub use crate::image::history::steps;
 pub use crate::image::manifest::Descriptor;
 pub use crate::image::manifest::Index;

@@ -99,6 +99,11 @@ impl Chain {
         Ok(Self { index, layers, objects })
     }
 
+    /// Returns the id of the stack of layers.
+    pub const fn id(&self) -> Digest {
+        self.index.id()
+    }
+
     /// Returns how many inodes there are; their numbers are below it.
     pub const fn inode_count(&self) -> u32 {
         self.index.inode_count()

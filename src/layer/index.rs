@@ -103,6 +103,12 @@ impl Index {
         self.inode_count
     }
 
+    /// Returns how many directory entries there are; their numbers are below it.
+    pub(crate) fn dirent_count(&self) -> u32 {
+        let count = self.section_len(Section::Dirents) / f::DIRENT_BYTES;
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
     /// Returns the length of the layer's tar in bytes; 0 for a chain.
     pub const fn tar_len(&self) -> u64 {
         self.tar_len

@@ -24,13 +24,17 @@ use crate::layer::tree::{EntryId, InodeId, ROOT, Tree};
 pub fn merge(layers: &[Index], file: File) -> Result<File> {
     let mut tree = Tree::new();
     for number in 0..layers.len() {
-        Apply { layers, number, tree: &mut tree, inodes: HashMap::new(), lower_links: Vec::new() }
-            .run()?;
+        apply(layers, number, &mut tree)?;
     }
     let ids: Vec<_> = layers.iter().map(|layer| DiffId(layer.id())).collect();
     let head = Head { kind: IndexKind::Chain, id: ChainId::of(&ids).0, tar_len: 0 };
     let tables = Tables { layers: ids, ..Tables::default() };
     IndexWriter::new(file)?.finish(head, &mut tree, &tables)
+}
+
+/// Puts the layer with this number on the tree that those below it make.
+pub(crate) fn apply(layers: &[Index], number: usize, tree: &mut Tree) -> Result<()> {
+    Apply { layers, number, tree, inodes: HashMap::new(), lower_links: Vec::new() }.run()
 }
 
 /// One layer being put on the tree.

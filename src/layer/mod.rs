@@ -16,6 +16,7 @@
     reason = "a crash leaves a dead mount under somebody's program"
 )]
 
+mod account;
 mod chain;
 mod compression;
 mod content;
@@ -26,10 +27,12 @@ mod index_write;
 mod kind;
 mod map;
 mod merge;
+mod origin;
 mod pack;
 mod path;
 mod pax;
 mod recipe;
+mod relocate;
 mod sparse;
 mod tar_field;
 mod tar_files;
@@ -41,6 +44,7 @@ mod tree;
 mod unpack;
 pub mod whiteout;
 
+pub use account::{Account, account};
 pub use chain::{Attr, Chain, Content, Entry, ObjectSource, ROOT};
 pub use compression::{Compressed, Gzip, decompress};
 pub use content::ObjectSink;
@@ -49,9 +53,11 @@ pub use format::{INLINE_MAX, IndexKind};
 pub use index::Index;
 pub use kind::Kind;
 pub use merge::merge;
+pub use origin::{Depth, Origin, origins};
 pub use pack::TarStream;
 pub(crate) use path::components;
 pub use path::join_path;
+pub use relocate::relocate;
 pub(crate) use sparse::Segment;
 pub use tar_files::{TarFile, TarFileKind, TarFiles, begins_as_tar};
 pub(crate) use tar_read::{EntryKind, RawSink, TarEntry, TarReader};

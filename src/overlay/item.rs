@@ -80,6 +80,24 @@ impl<'a> Item<'a> {
         Ok(xattrs)
     }
 
+    /// Tells whether two files are the same one of the same lower tree, which nothing in an upper has
+    /// changed: all that is below them is the same too. No answer is no for certain.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        let (Place::Lower(one), Place::Lower(two)) = (&self.place, &other.place) else {
+            return false;
+        };
+        let tree = self.overlay.lower.tree_id();
+        one == two && tree.is_some() && tree == other.overlay.lower.tree_id()
+    }
+
+    /// Returns the sha256 of the content of a regular file, where it is known without reading that.
+    pub fn content_digest(&self) -> Result<Option<[u8; 32]>> {
+        match &self.place {
+            Place::Lower(id) => self.overlay.lower.content_digest(*id),
+            Place::Node(_) => Ok(None),
+        }
+    }
+
     /// Opens the content of a regular file.
     pub fn open(&self) -> Result<ItemReader> {
         if self.kind()? != Kind::Regular {

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::overlay::{Item, Overlay};
 use crate::service::error::{Error, Result, io_error};
+use crate::service::resolve::{find_layer, split_layer};
 use crate::service::{Kind, Strata};
 use crate::store::Lease;
 use crate::sys::{Time, mode};
@@ -118,18 +119,6 @@ pub(crate) struct Tree {
     _lease: Lease,
 }
 
-impl Tree {
-    /// Returns a tree that messages call by a name.
-    pub(crate) const fn new(overlay: Overlay, name: String, lease: Lease) -> Self {
-        Self { overlay, name, _lease: lease }
-    }
-
-    /// Returns it under another name.
-    pub(crate) fn called(self, name: String) -> Self {
-        Self { name, ..self }
-    }
-}
-
 impl Strata {
     /// Opens what a container, or else an image, shows.
     pub(crate) fn open_tree(&self, name: &str) -> Result<Tree> {
@@ -139,15 +128,25 @@ impl Strata {
                 (self.inspect_container(&container, &image)?, lease)
             }
             Err(Error::NoContainer(_)) => {
-                let (image, _, lease) = self.lease_image(name).map_err(|error| match error {
+                return self.open_image_tree(name).map_err(|error| match error {
                     Error::NoImage(_) => Error::NoObject(name.to_owned()),
                     other => other,
-                })?;
-                (self.read_only(&image)?, lease)
+                });
             }
             Err(error) => return Err(error),
         };
-        Ok(Tree::new(overlay, name.to_owned(), lease))
+        Ok(Tree::new(overlay, name, lease))
+    }
+
+    /// Opens what an image shows, or its lowest layers: `debian:12@1`.
+    pub(crate) fn open_image_tree(&self, name: &str) -> Result<Tree> {
+        let Some((text, number)) = split_layer(name) else {
+            let (image, _, lease) = self.lease_image(name)?;
+            return Ok(Tree::new(self.read_only(&image)?, name, lease));
+        };
+        let (image, _, lease) = self.lease_image(text)?;
+        let layer = find_layer(&image, text, &number.to_string())?;
+        Ok(Tree::new(self.read_only_up_to(&image, layer)?, name, lease))
     }
 
     /// Returns what a directory holds, sorted by name; of another file, the file itself.
@@ -216,6 +215,16 @@ pub(crate) struct Spot<'a> {
 }
 
 impl Tree {
+    /// Returns a tree that a person knows as `name`; the lease keeps what it is made of.
+    pub(crate) fn new(overlay: Overlay, name: &str, lease: Lease) -> Self {
+        Self { overlay, name: name.to_owned(), _lease: lease }
+    }
+
+    /// Returns it under another name.
+    pub(crate) fn called(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
     /// Returns the file at a path. No link leads out of the tree.
     pub(crate) fn find(&self, path: &[u8], last: Last) -> Result<Item<'_>> {
         self.locate(path, last)?.item.ok_or_else(|| self.missing(path))

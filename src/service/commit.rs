@@ -9,7 +9,7 @@ use std::io;
 use crate::digest::DiffId;
 use crate::image::{
     Descriptor, History, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Reference,
-    apply_changes,
+    apply_changes, oci_layer,
 };
 use crate::layer::{Unpacked, unpack};
 use crate::service::error::{Error, Result};
@@ -43,7 +43,7 @@ pub(crate) struct NewLayer {
 }
 
 /// The length of a tar without entries: its two blocks of zeros.
-const EMPTY_TAR: u64 = 1024;
+pub(crate) const EMPTY_TAR: u64 = 1024;
 
 impl Strata {
     /// Makes an image of what a container has changed, and returns its id.
@@ -140,6 +140,12 @@ impl Strata {
         if let Some(layer) = layer.filter(|layer| !layer.is_empty) {
             config.rootfs.diff_ids.push(layer.diff_id);
             layers.push(Descriptor::new(OCI_LAYER, layer.diff_id.0, layer.tar_len));
+        }
+        // The manifest is OCI, whatever the base's was, and names no layer by a type of docker's.
+        for descriptor in &mut layers {
+            if let Ok(media_type) = oci_layer(&descriptor.media_type) {
+                media_type.clone_into(&mut descriptor.media_type);
+            }
         }
         stage.publish_chain(&config.rootfs.diff_ids)?;
         let bytes = config.to_bytes();

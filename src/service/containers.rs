@@ -271,6 +271,12 @@ impl Strata {
         Ok(Overlay::read_only(Box::new(self.lower(image)?)))
     }
 
+    /// Returns the tree of the lowest layers of an image.
+    pub(crate) fn read_only_up_to(&self, image: &Image, layers: usize) -> Result<Overlay> {
+        let layers = image.layers().get(..layers).unwrap_or(image.layers());
+        Ok(Overlay::read_only(Box::new(ChainLower::new(self.store.chain(layers)?))))
+    }
+
     fn lower(&self, image: &Image) -> Result<ChainLower> {
         Ok(ChainLower::new(self.store.chain(image.layers())?))
     }

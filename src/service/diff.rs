@@ -48,7 +48,7 @@ impl Strata {
 
 /// Lines by path.
 #[derive(Default)]
-struct Lines(BTreeMap<Vec<u8>, DiffKind>);
+pub(crate) struct Lines(BTreeMap<Vec<u8>, DiffKind>);
 
 impl Lines {
     fn add(&mut self, change: Change<'_>, hidden: &[Vec<u8>]) -> Result<()> {
@@ -68,9 +68,28 @@ impl Lines {
         for name in hidden {
             self.0.insert([&path[..], b"/", name].concat(), DiffKind::Deleted);
         }
+        self.put(path, kind);
+        Ok(())
+    }
+
+    /// Takes a path that is new.
+    pub(crate) fn added(&mut self, path: Vec<u8>) {
+        self.put(path, DiffKind::Added);
+    }
+
+    /// Takes a path that is another one.
+    pub(crate) fn changed(&mut self, path: Vec<u8>) {
+        self.put(path, DiffKind::Changed);
+    }
+
+    /// Takes a path that is gone.
+    pub(crate) fn deleted(&mut self, path: Vec<u8>) {
+        self.put(path, DiffKind::Deleted);
+    }
+
+    fn put(&mut self, path: Vec<u8>, kind: DiffKind) {
         self.note_parents(&path);
         self.0.insert(path, kind);
-        Ok(())
     }
 
     /// A directory in which something has changed has changed.
@@ -82,7 +101,8 @@ impl Lines {
         }
     }
 
-    fn finish(self) -> Vec<DiffLine> {
+    /// Returns the lines, sorted by path.
+    pub(crate) fn finish(self) -> Vec<DiffLine> {
         let line = |(path, kind): (Vec<u8>, _)| DiffLine { kind, path: [b"/", &path[..]].concat() };
         let mut lines: Vec<_> = self.0.into_iter().map(line).collect();
         // By names, so that a directory comes right before what is in it.

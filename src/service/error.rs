@@ -130,6 +130,40 @@ pub enum Error {
     /// A filter cannot have this value.
     #[error("invalid filter '{0}=[{1}]'")]
     FilterValue(String, String),
+    /// Nothing was said that could change an image.
+    #[error("nothing to change of {0}: say what, as --env NAME=VALUE; see 'strata mutate --help'")]
+    NothingToChange(String),
+    /// An image has no such layer.
+    #[error(
+        "{image} has no layer {layer}: it has {count}; say a number or the beginning of a diffID, as \
+         'strata layers' shows them"
+    )]
+    NoLayer {
+        /// The image.
+        image: String,
+        /// What was asked for.
+        layer: String,
+        /// How many layers it has.
+        count: usize,
+    },
+    /// An image was not made of the base that was named.
+    #[error("{image} is not made of {base}: {reason}; see 'strata inspect' for the layers of both")]
+    NotItsBase {
+        /// The image.
+        image: String,
+        /// What was taken for its base.
+        base: String,
+        /// What is different.
+        reason: String,
+    },
+    /// There is nothing above a layer.
+    #[error("layer {layer} is the top of {image}: nothing is above it that could be squashed")]
+    NothingToSquash {
+        /// The image.
+        image: String,
+        /// The layer.
+        layer: usize,
+    },
     /// The prefix of an id fits several.
     #[error("{0} is ambiguous: {1} ids begin with it; give more digits")]
     Ambiguous(String, usize),

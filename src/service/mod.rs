@@ -3,12 +3,15 @@
 //! A verb reads here from its beginning to its end: which rooms it asks, in which order. Nothing is
 //! printed; long work tells its [`Progress`].
 
+mod append;
 mod background;
 mod browse;
 mod commit;
+mod compare;
 mod containers;
 mod copy;
 mod diff;
+mod directory;
 mod doctor;
 mod error;
 mod export;
@@ -18,10 +21,12 @@ mod images;
 mod import;
 mod inspect;
 mod interrupt;
+mod layers;
 mod load;
 mod login;
 mod machine;
 mod mount;
+mod mutate;
 mod names;
 mod opened;
 mod pack;
@@ -30,10 +35,13 @@ mod progress;
 mod prune;
 mod pull;
 mod push;
+mod rebase;
 mod remote;
 mod resolve;
 mod save;
+mod squash;
 mod stack;
+mod trees;
 mod umount;
 
 use std::path::Path;
@@ -42,10 +50,11 @@ use std::sync::{Arc, OnceLock};
 use crate::registry::Registry;
 use crate::store::Store;
 
-pub use crate::layer::Kind;
+pub use crate::layer::{Depth, Kind};
 pub use crate::registry::{Kept, Options as RegistryOptions, Server, base64};
 pub use crate::store::Footprint;
 pub use crate::sys::Time;
+pub use append::AppendRequest;
 pub use background::{Background, Serving, runs_as_root};
 pub use browse::{TreeFile, TreePath, Walk, glob};
 pub use commit::CommitRequest;
@@ -60,17 +69,22 @@ pub use images::{ImageRow, Removed};
 pub use import::{ImportRequest, ImportSource};
 pub use inspect::{ContainerDetails, ContainerSizes, Details, ImageDetails};
 pub use interrupt::hold_interrupts;
+pub use layers::{BlameRow, LayerRow};
 pub use load::{LoadRequest, LoadSource, Loaded, Replaced};
 pub use login::hide_typing;
 pub use machine::Machine;
 pub use mount::{MountRequest, Mounting};
+pub use mutate::MutateRequest;
 pub use progress::{Event, LayerState, Progress, Quiet};
 pub use prune::{Pruned, Room, Usage};
 pub use pull::{PullRequest, Pulled};
 pub use push::Pushed;
+pub use rebase::RebaseRequest;
 pub use remote::RemoteManifest;
 pub use save::SaveRequest;
+pub use squash::SquashRequest;
 pub use stack::{Ignored, MountedStack, StackOptions, StackRequest, is_driver_name, mount_stack};
+pub use trees::{FileChange, FileSide};
 pub use umount::MountRow;
 
 /// Everything that the verbs need: the store, the registries, somebody to tell.

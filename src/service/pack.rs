@@ -66,11 +66,7 @@ impl<'a, W: Write> Packer<'a, W> {
     pub(crate) fn change(&mut self, change: Change<'_>) -> Result<()> {
         let Change { path, kind } = change;
         match kind {
-            ChangeKind::Deleted => {
-                let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-                let (dir, name) = path.split_at(at);
-                self.marker(&[dir, whiteout::PREFIX, name].concat())
-            }
+            ChangeKind::Deleted => self.whiteout(&path),
             ChangeKind::Added(item) => self.item(path, &item),
             // What is in it says that it is there.
             ChangeKind::Modified { unchanged: true, .. } => Ok(()),
@@ -94,12 +90,20 @@ impl<'a, W: Write> Packer<'a, W> {
         self.tar.finish().map_err(io_error("write", "the tar"))
     }
 
+    /// Writes that a name is gone.
+    pub(crate) fn whiteout(&mut self, path: &[u8]) -> Result<()> {
+        let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        let (dir, name) = path.split_at(at);
+        self.marker(&[dir, whiteout::PREFIX, name].concat())
+    }
+
     fn marker(&mut self, path: &[u8]) -> Result<()> {
         let time = self.latest.unwrap_or_default();
         self.tar.marker(path, time).map_err(io_error("write", "the tar"))
     }
 
-    fn item(&mut self, path: Vec<u8>, item: &Item<'_>) -> Result<()> {
+    /// Writes a file, or another name for one that was written.
+    pub(crate) fn item(&mut self, path: Vec<u8>, item: &Item<'_>) -> Result<()> {
         if self.target == Target::Layer {
             check_for_layer(&path, &String::from_utf8_lossy(&path))?;
         }

@@ -1,6 +1,6 @@
 //! From what a person types to an image or a container.
 
-use crate::digest::Digest;
+use crate::digest::{DiffId, Digest};
 use crate::image::Reference;
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
@@ -116,5 +116,30 @@ pub(crate) fn with_default_tag(text: &str) -> String {
     match text.parse::<Reference>() {
         Ok(reference) => reference.tag_or_latest().familiar(),
         Err(_) => text.to_owned(),
+    }
+}
+
+/// Returns the image and the number of `IMAGE@NUMBER`: its lowest layers, so many. A digest after the
+/// sign has a colon.
+pub(crate) fn split_layer(text: &str) -> Option<(&str, usize)> {
+    let (image, number) = text.rsplit_once('@')?;
+    Some((image, number.parse().ok()?))
+}
+
+/// Returns the number of a layer, counted from 1 at the bottom; 0 is below all.
+pub(crate) fn find_layer(image: &Image, name: &str, text: &str) -> Result<usize> {
+    let count = image.layers().len();
+    if let Ok(number) = text.parse::<usize>()
+        && number <= count
+    {
+        return Ok(number);
+    }
+    let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+    let is_it = |(_, layer): &(usize, &DiffId)| layer.0.hex().starts_with(prefix);
+    let found: Vec<_> = image.layers().iter().enumerate().filter(is_it).collect();
+    match found.as_slice() {
+        [(number, _)] if !prefix.is_empty() => Ok(number + 1),
+        [_, _, ..] if !prefix.is_empty() => Err(Error::Ambiguous(text.to_owned(), found.len())),
+        _ => Err(Error::NoLayer { image: name.to_owned(), layer: text.to_owned(), count }),
     }
 }

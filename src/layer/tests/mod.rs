@@ -2,6 +2,7 @@
 
 mod chains;
 mod tars;
+mod told;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

@@ -28,6 +28,17 @@ const fn id(inode: u32) -> LowerId {
 }
 
 impl Lower for ChainLower {
+    fn tree_id(&self) -> Option<[u8; 32]> {
+        Some(*self.0.id().as_bytes())
+    }
+
+    fn content_digest(&self, id: LowerId) -> Result<Option<[u8; 32]>> {
+        Ok(match self.0.content(inode(id)?)? {
+            Content::Object(digest) => Some(*digest.as_bytes()),
+            Content::Inline(_) => None,
+        })
+    }
+
     fn root(&self) -> LowerId {
         id(ROOT)
     }

@@ -121,6 +121,16 @@ pub(crate) fn read_fully(file: &File, buffer: &mut [u8], offset: u64) -> Result<
 
 /// A read-only tree that never changes.
 pub trait Lower: Debug + Send + Sync {
+    /// Returns a name of the whole tree that no other tree has, if there is one.
+    fn tree_id(&self) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// Returns the sha256 of a regular file's content, where it is known without reading that.
+    fn content_digest(&self, _: LowerId) -> Result<Option<[u8; 32]>> {
+        Ok(None)
+    }
+
     /// Returns the root directory.
     fn root(&self) -> LowerId;
 

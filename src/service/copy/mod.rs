@@ -245,7 +245,7 @@ impl Strata {
             }
             Access::Mount(_) => self.inspect_container(&container, &image)?,
         };
-        let tree = Tree::new(overlay, format!("container {name}"), lease);
+        let tree = Tree::new(overlay, &format!("container {name}"), lease);
         let to = CleanPath::new(typed, b"");
         let spot = tree.locate(&to.bytes(), Last::Followed).map_err(|error| match error {
             // What is missing is the directory that the copy would be made in.
