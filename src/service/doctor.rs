@@ -194,30 +194,24 @@ fn namespaces() -> Finding {
     Finding::good(WHAT, "can be made")
 }
 
+/// Two things that the kernel may have and strata does not use so far: nothing to do about them.
 fn passthrough(machine: &Machine) -> Finding {
-    const WHAT: &str = "FUSE passthrough";
-    match machine.kernel_version() >= (6, 9) {
-        true => Finding::good(WHAT, "the kernel has it since 6.9"),
-        false => Finding::other(
-            WHAT,
-            Verdict::Slow,
-            "the kernel has it from 6.9 on",
-            "sudo apt-get install linux-image-amd64 (from backports), and start anew",
-        ),
-    }
+    let found = match machine.kernel_version() >= (6, 9) {
+        true => "the kernel has it; strata does not use it yet",
+        false => "the kernel has it from 6.9 on; strata does not use it yet",
+    };
+    Finding::good("FUSE passthrough", found)
 }
 
 fn io_uring(machine: &Machine) -> Finding {
-    const WHAT: &str = "FUSE over io_uring";
-    const PARAMETER: &str = "/sys/module/fuse/parameters/enable_uring";
-    match text(PARAMETER).trim() {
-        "Y" | "1" => Finding::good(WHAT, "on"),
-        "" if machine.kernel_version() >= (6, 14) => {
-            Finding::good(WHAT, "the kernel was built without it")
-        }
-        "" => Finding::good(WHAT, "the kernel has it from 6.14 on"),
-        _ => Finding::other(WHAT, Verdict::Slow, "off", format!("echo 1 | sudo tee {PARAMETER}")),
-    }
+    let has = machine.kernel_version() >= (6, 14);
+    let found = match text("/sys/module/fuse/parameters/enable_uring").trim() {
+        "Y" | "1" => "on; strata does not use it yet",
+        "" if has => "the kernel was built without it; strata does not use it yet",
+        "" => "the kernel has it from 6.14 on; strata does not use it yet",
+        _ => "off; strata does not use it yet",
+    };
+    Finding::good("FUSE over io_uring", found)
 }
 
 /// Returns the kind of file system at a path: that of the longest mount point above it, the last of
