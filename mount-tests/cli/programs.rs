@@ -1,6 +1,6 @@
 //! Real programs at work in a mounted image.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
@@ -8,15 +8,20 @@ use crate::common::{Registry, Session, Who, differences, fixtures, script, succe
 
 /// Mounts a fresh Debian to write to, with the packages of the fixtures in `/packages`.
 fn writable_debian(session: &Session) -> std::path::PathBuf {
-    let tar = fixtures().join("debian.tar");
-    session.run(&["import", tar.to_str().unwrap(), "debian:1"]);
+    // The user of the session may not be able to reach where the fixtures are.
+    let tar = File::open(fixtures().join("debian.tar")).unwrap();
+    succeed(session.command(&["import", "-", "debian:1"]).stdin(tar));
+    let packages = fs::read_dir(fixtures().join("packages")).unwrap().map(|package| {
+        let package = package.unwrap();
+        (package.file_name(), fs::read(package.path()).unwrap())
+    });
+    let packages: Vec<_> = packages.collect();
     let mount = session.dir("mount");
     session.run(&["mount", "--rw", "--name", "work", "debian:1", "mount"]);
     session.who.act(|| {
         fs::create_dir(mount.join("packages")).unwrap();
-        for package in fs::read_dir(fixtures().join("packages")).unwrap() {
-            let package = package.unwrap();
-            fs::copy(package.path(), mount.join("packages").join(package.file_name())).unwrap();
+        for (name, bytes) in packages {
+            fs::write(mount.join("packages").join(name), bytes).unwrap();
         }
     });
     mount
