@@ -112,6 +112,12 @@ fn a_layer_is_named_by_number_or_by_the_beginning_of_its_diff_id() {
         let text = session.refused(&["squash", "--from", layer, "top:1", "two:1"]);
         assert!(text.contains(said), "{text}");
     }
+    // Digits are a number, also where a layer's digest begins with them.
+    for layer in 4..100 {
+        let layer = layer.to_string();
+        let text = session.refused(&["squash", "--from", &layer, "top:1", "two:1"]);
+        assert!(text.contains(&format!("no layer {layer}: it has 3")), "{text}");
+    }
     assert!(session.refused(&["squash", "none:1", "two:1"]).contains("No such image: none:1"));
 }
 

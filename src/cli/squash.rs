@@ -22,7 +22,7 @@ use crate::service::SquashRequest;
 )]
 pub(crate) struct Arguments {
     /// Keep this layer and all below it: its number, from 1 at the bottom, or the beginning of its
-    /// diffID
+    /// diffID, with sha256: before it where that has only digits
     #[arg(long, value_name = "LAYER")]
     from: Option<String>,
 

@@ -126,13 +126,13 @@ pub(crate) fn split_layer(text: &str) -> Option<(&str, usize)> {
     Some((image, number.parse().ok()?))
 }
 
-/// Returns the number of a layer, counted from 1 at the bottom; 0 is below all.
+/// Returns the number of a layer, counted from 1 at the bottom; 0 is below all. What has only digits is
+/// a number and no digest, or it would depend on the content which of them it is.
 pub(crate) fn find_layer(image: &Image, name: &str, text: &str) -> Result<usize> {
     let count = image.layers().len();
-    if let Ok(number) = text.parse::<usize>()
-        && number <= count
-    {
-        return Ok(number);
+    if let Ok(number) = text.parse::<usize>() {
+        let none = || Error::NoLayer { image: name.to_owned(), layer: text.to_owned(), count };
+        return if number <= count { Ok(number) } else { Err(none()) };
     }
     let prefix = text.strip_prefix("sha256:").unwrap_or(text);
     let is_it = |(_, layer): &(usize, &DiffId)| layer.0.hex().starts_with(prefix);

@@ -25,8 +25,8 @@ pub struct SquashRequest {
     pub image: String,
     /// The name of the new image.
     pub reference: Reference,
-    /// The layer that stays with all below it: its number, or the beginning of its diffID. None stays
-    /// if it is not said.
+    /// The layer that stays with all below it: its number, or the beginning of its diffID if that is
+    /// not only digits. None stays if it is not said.
     pub above: Option<String>,
 }
 
