@@ -13,7 +13,7 @@ use strata::digest::{Digest, HashingReader};
 use strata::layer::{Index, Kind, LayerFiles, merge, unpack};
 use strata::overlay::{
     Attr, Caller, ChangeKind, Error, Fh, Ino, Item, NewFile, Overlay, Owners, ReadDir, Rename,
-    SetAttr, SetXattrFlag, Sync, UpperDirs, Writes,
+    SetAttr, SetXattr, Sync, UpperDirs, Writes,
 };
 use strata::sys::{SetTime, Time};
 
@@ -243,7 +243,7 @@ impl Mounted {
                 let ino = self.find(path)?;
                 let bytes = vec![*value; usize::from(*value) % 9];
                 let name = OsStr::new(xattr_name(*name));
-                return Ok(self.overlay().set_xattr(ino, name, &bytes, SetXattrFlag::Any));
+                return Ok(self.overlay().set_xattr(ino, name, &bytes, SetXattr::Any));
             }
             Op::RemoveXattr(path, name) => {
                 let ino = self.find(path)?;

@@ -92,7 +92,7 @@ impl Device {
             let Some(request) = self.receive(&mut incoming)? else {
                 return Err(io::Error::from_raw_os_error(Errno::ENODEV as i32));
             };
-            let answer = Answer::new(&mut outgoing);
+            let mut answer = Answer::new(&mut outgoing);
             if request.opcode() != opcode::INIT {
                 return Err(io::Error::other("the device is in use by another session"));
             }
@@ -105,7 +105,6 @@ impl Device {
                      {MAJOR}.{OLDEST_MINOR} (Linux 4.20) is needed"
                 )));
             }
-            let mut answer = answer;
             answer.put(&agreed(&offered, wanted)).map_err(io::Error::other)?;
             self.send(answer.finish(request.unique(), Ok(())));
             // A newer kernel asks again with the version that it was told.

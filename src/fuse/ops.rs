@@ -20,20 +20,18 @@ use crate::fuse::convert::{attr_out, entry_out, nothing, open_out, rename_how, s
 use crate::fuse::device::Device;
 use crate::fuse::request::{Args, Request, handle};
 use crate::fuse::told::Told;
-use crate::overlay::{
-    Attr, Error, Fh, Ino, Kind, NewFile, Overlay, ReadDir, Result, Seek, SetXattrFlag,
-};
+use crate::overlay::{Attr, Error, Fh, Ino, Kind, NewFile, Overlay, ReadDir, Result, Seek};
 use crate::sys::{Errno, SetXattr, open_flags};
 
 /// The overlay as the kernel asks it.
 pub(crate) struct Requests {
-    pub(crate) overlay: Overlay,
+    overlay: Overlay,
     /// On the file system whose state a tree without an upper shows.
-    pub(crate) statfs_of: OwnedFd,
+    statfs_of: OwnedFd,
     /// How long the kernel may believe what it is told.
-    pub(crate) valid: Duration,
+    valid: Duration,
     /// Whether files have access control lists.
-    pub(crate) acl: bool,
+    acl: bool,
     told: Told,
 }
 
@@ -108,8 +106,8 @@ impl Requests {
             opcode::LISTXATTR => self.listxattr(request, args, answer),
             opcode::REMOVEXATTR => self.removexattr(request, args),
             opcode::OPENDIR => self.opendir(request, answer),
-            opcode::READDIR => self.readdir(request, args, answer),
-            opcode::READDIRPLUS => self.readdirplus(request, args, answer),
+            opcode::READDIR => self.readdir(request, args, ReadDir::Names, answer),
+            opcode::READDIRPLUS => self.readdir(request, args, ReadDir::Attributes, answer),
             opcode::CREATE => self.create(request, args, answer),
             opcode::TMPFILE => self.tmpfile(request, args, answer),
             opcode::FALLOCATE => self.fallocate(args),
@@ -317,11 +315,7 @@ impl Requests {
         let set: SetxattrIn = args.take()?;
         let name = args.name()?;
         self.check_acl(name.as_bytes())?;
-        let flag = match SetXattr::from_flags(set.flags.cast_signed()) {
-            SetXattr::Any => SetXattrFlag::Any,
-            SetXattr::Create => SetXattrFlag::Create,
-            SetXattr::Replace => SetXattrFlag::Replace,
-        };
+        let flag = SetXattr::from_flags(set.flags.cast_signed());
         self.overlay.set_xattr(request.ino(), name, args.bytes(set.size)?, flag)
     }
 
@@ -385,36 +379,24 @@ impl Requests {
         &self,
         request: &Request<'_>,
         mut args: Args<'_>,
-        to: &mut Answer<'_>,
-    ) -> Result<()> {
-        let read: ReadIn = args.take()?;
-        let (ino, fh) = (request.ino(), handle(read.fh));
-        self.overlay.read_dir(ino, fh, read.offset, ReadDir::Names, &mut |entry| {
-            let numbers = (entry.ino.0, entry.next, u32::from(entry.kind.dirent_type()));
-            match to.entry(read.size, &[], numbers, entry.name) {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            }
-        })
-    }
-
-    fn readdirplus(
-        &self,
-        request: &Request<'_>,
-        mut args: Args<'_>,
+        what: ReadDir,
         to: &mut Answer<'_>,
     ) -> Result<()> {
         let read: ReadIn = args.take()?;
         let (ino, fh) = (request.ino(), handle(read.fh));
         let changes = self.told.changes();
-        self.overlay.read_dir(ino, fh, read.offset, ReadDir::Attributes, &mut |entry| {
+        self.overlay.read_dir(ino, fh, read.offset, what, &mut |entry| {
             let attributes = match entry.attr {
                 Some(attr) => entry_out(&self.current(*attr, changes, request), self.valid),
                 // The kernel takes only the number and the type.
                 None => nothing(Duration::ZERO),
             };
+            let before = match what {
+                ReadDir::Names => &[],
+                ReadDir::Attributes => attributes.as_bytes(),
+            };
             let numbers = (entry.ino.0, entry.next, u32::from(entry.kind.dirent_type()));
-            match to.entry(read.size, attributes.as_bytes(), numbers, entry.name) {
+            match to.entry(read.size, before, numbers, entry.name) {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }

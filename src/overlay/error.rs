@@ -3,7 +3,6 @@
 use std::io;
 
 use crate::layer::Kind;
-use crate::overlay::lookup::DIR_REFUSED;
 use crate::sys::Errno;
 
 /// What the functions of this room return.
@@ -51,6 +50,10 @@ pub enum Error {
     /// The name has more than 255 bytes.
     #[error("the name is too long")]
     NameTooLong,
+    /// It is there, and has a mark that leads elsewhere and is not to be followed: a directory, or a
+    /// file whose content the mark leads to.
+    #[error("redirects are not followed here")]
+    Refused(Kind),
     /// The file system cannot do it.
     #[error("{0}")]
     Unsupported(&'static str),
@@ -95,7 +98,7 @@ impl Error {
             Self::Stale(_) => Errno::ESTALE,
             Self::BadHandle => Errno::EBADF,
             Self::Invalid(_) => Errno::EINVAL,
-            Self::NotPermitted(_) => Errno::EPERM,
+            Self::NotPermitted(_) | Self::Refused(_) => Errno::EPERM,
             Self::NameTooLong => Errno::ENAMETOOLONG,
             Self::Unsupported(_) => Errno::EOPNOTSUPP,
             Self::Absent(_) => Errno::ENOSYS,
@@ -109,8 +112,8 @@ impl Error {
     /// Returns what is there that nobody may have, if that is the reason.
     pub(crate) fn refused_kind(&self) -> Option<Kind> {
         match self {
-            Self::NotPermitted(DIR_REFUSED) => Some(Kind::Directory),
-            Self::NotPermitted(_) | Self::NoContent => Some(Kind::Regular),
+            Self::Refused(kind) => Some(*kind),
+            Self::NoContent => Some(Kind::Regular),
             _ => None,
         }
     }
@@ -134,6 +137,7 @@ impl Error {
             | Self::BadHandle
             | Self::Invalid(_)
             | Self::NotPermitted(_)
+            | Self::Refused(_)
             | Self::NameTooLong
             | Self::Unsupported(_)
             | Self::Absent(_) => false,

@@ -15,11 +15,6 @@ use crate::overlay::upper::{Child, Marks, Upper};
 use crate::overlay::{Attr, Ino, Overlay, Redirects};
 use crate::sys::Stat;
 
-/// Why nobody may have a directory whose mark leads elsewhere.
-pub(crate) const DIR_REFUSED: &str = "redirects of directories are not followed here";
-/// Why nobody may have a file whose mark says that its content is elsewhere.
-pub(crate) const CONTENT_REFUSED: &str = "redirects of contents are not followed here";
-
 impl Overlay {
     /// Returns the attributes of `name` in a directory. The kernel now knows the inode, until
     /// [`Overlay::forget`].
@@ -196,7 +191,7 @@ impl Overlay {
         if marks.redirect.is_some() && self.refuses_redirects()? {
             // The kernel finds out only where it has to look into the lower.
             return match dir.lower {
-                Some(_) => Err(Error::NotPermitted(DIR_REFUSED)),
+                Some(_) => Err(Error::Refused(Kind::Directory)),
                 None => Ok(None),
             };
         }
@@ -268,7 +263,7 @@ impl Overlay {
         marks: &Marks,
     ) -> Result<(Option<Ino>, Option<LowerId>)> {
         if marks.metacopy && marks.redirect.is_some() && self.refuses_redirects()? {
-            return Err(Error::NotPermitted(CONTENT_REFUSED));
+            return Err(Error::Refused(Kind::Regular));
         }
         let beside = match (&marks.redirect, self.lower_part(dir, name, marks)?) {
             (Some(path), None) if marks.metacopy => self.lower.content_at(path)?,

@@ -62,6 +62,7 @@ use crate::overlay::upper::Upper;
 use crate::sys::{self, Time};
 
 pub use crate::layer::Kind;
+pub use crate::sys::SetXattr;
 pub use attr::SetAttr;
 pub use changes::{Change, ChangeKind};
 pub use create::{Caller, NewFile};
@@ -75,7 +76,6 @@ pub use lower::{
 pub use readdir::{DirEntry, ReadDir};
 pub use rename::Rename;
 pub use upper::{Owners, Purpose};
-pub use xattr::SetXattrFlag;
 
 /// The number of an inode; the root has 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::hash::Hash;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
@@ -165,6 +166,8 @@ impl Slot {
 }
 
 const SHARDS: usize = 64;
+/// A shard keeps room for so many numbers.
+const LEAST_ROOM: usize = 64;
 
 /// All numbers that the kernel knows, and the nodes of those that have one.
 #[derive(Debug)]
@@ -238,7 +241,7 @@ impl Nodes {
                 }
                 slot => {
                     shard.entries.remove(&ino);
-                    shard.give_back();
+                    give_room_back(&mut shard.entries, LEAST_ROOM);
                     slot
                 }
             }
@@ -269,7 +272,7 @@ impl Nodes {
 impl Shard {
     /// Removes entries of nodes that are gone, each time that the table has doubled.
     fn sweep(&mut self) {
-        if self.entries.len() < 2 * self.swept_at.max(64) {
+        if self.entries.len() < 2 * self.swept_at.max(LEAST_ROOM) {
             return;
         }
         self.entries.retain(|_, entry| match &entry.node {
@@ -278,15 +281,15 @@ impl Shard {
             Slot::Strong(_) => true,
         });
         self.swept_at = self.entries.len();
-        self.give_back();
+        give_room_back(&mut self.entries, LEAST_ROOM);
     }
+}
 
-    /// Gives memory back when most entries have gone.
-    fn give_back(&mut self) {
-        let used = self.entries.len().max(64);
-        if self.entries.capacity() > 4 * used {
-            self.entries.shrink_to(2 * used);
-        }
+/// Gives memory of a table back when most of its entries have gone, but for room for `least`.
+pub(crate) fn give_room_back<K: Eq + Hash, V>(table: &mut HashMap<K, V>, least: usize) {
+    let used = table.len().max(least);
+    if table.capacity() > 4 * used {
+        table.shrink_to(2 * used);
     }
 }
 

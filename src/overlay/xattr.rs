@@ -10,17 +10,6 @@ use crate::overlay::upper::check_name;
 use crate::overlay::{Ino, Overlay};
 use crate::sys::{self, Errno, SetXattr, XattrTarget};
 
-/// When an attribute may be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetXattrFlag {
-    /// Always.
-    Any,
-    /// Only if it does not exist.
-    Create,
-    /// Only if it exists.
-    Replace,
-}
-
 impl Overlay {
     /// Returns the value of an attribute.
     pub fn get_xattr(&self, ino: Ino, name: &OsStr) -> Result<Vec<u8>> {
@@ -56,13 +45,7 @@ impl Overlay {
     }
 
     /// Sets an attribute.
-    pub fn set_xattr(
-        &self,
-        ino: Ino,
-        name: &OsStr,
-        value: &[u8],
-        flag: SetXattrFlag,
-    ) -> Result<()> {
+    pub fn set_xattr(&self, ino: Ino, name: &OsStr, value: &[u8], flag: SetXattr) -> Result<()> {
         self.check_xattrs()?;
         check_name(name)?;
         check_settable(name)?;
@@ -72,11 +55,6 @@ impl Overlay {
         let node = self.node(&self.place(ino)?)?;
         self.copy_up(&node, Need::Metadata)?;
         let (fd, _) = self.open_node(&node)?;
-        let flag = match flag {
-            SetXattrFlag::Any => SetXattr::Any,
-            SetXattrFlag::Create => SetXattr::Create,
-            SetXattrFlag::Replace => SetXattr::Replace,
-        };
         Ok(sys::set_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk, value, flag)?)
     }
 

@@ -158,7 +158,7 @@ pub trait Lower: Debug + Send + Sync {
     /// Returns what has this name in a directory.
     ///
     /// # Errors
-    /// [`crate::overlay::Error::NotPermitted`] for a name that is there and leads elsewhere by a mark
+    /// [`crate::overlay::Error::Refused`] for a name that is there and leads elsewhere by a mark
     /// that is not to be followed.
     fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerId>>;
 

@@ -41,12 +41,18 @@ pub enum Owners {
 }
 
 impl Owners {
+    /// Returns the namespace of the marks that say them; none where files have them.
+    pub(crate) const fn namespace(self) -> Option<Namespace> {
+        match self {
+            Self::Native => None,
+            Self::Mapped => Some(Namespace::Mapped),
+            Self::Guarded => Some(Namespace::Guarded),
+        }
+    }
+
     /// Tells whether marks say them.
     pub(crate) const fn are_marks(self) -> bool {
-        match self {
-            Self::Native => false,
-            Self::Mapped | Self::Guarded => true,
-        }
+        self.namespace().is_some()
     }
 }
 
@@ -73,7 +79,7 @@ pub(crate) struct Upper {
     namespace: Namespace,
     whiteouts_are_devices: bool,
     rename_whiteout_works: AtomicBool,
-    /// Nothing is synced; what a crash leaves is not defined.
+    /// What is made durable.
     sync: Sync,
     volatile: Volatile,
     writes: Writes,

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::layer::{Kind, TarMeta};
-use crate::overlay::{self, Caller, Ino, NewFile, Overlay, Rename, SetAttr, SetXattrFlag};
+use crate::overlay::{self, Caller, Ino, NewFile, Overlay, Rename, SetAttr, SetXattr};
 use crate::service::copy::folder::is_not_allowed;
 use crate::service::copy::source::{Content, each_piece};
 use crate::service::copy::write::Place;
@@ -79,7 +79,7 @@ impl<'a> Place for Layer<'a> {
         }
         for (name, value) in &meta.xattrs {
             let name = OsStr::from_bytes(name);
-            match self.0.set_xattr(node.ino, name, value, SetXattrFlag::Any) {
+            match self.0.set_xattr(node.ino, name, value, SetXattr::Any) {
                 Err(error) if is_not_allowed(error.errno()) => tracing::debug!("{error}"),
                 other => other?,
             }

@@ -11,7 +11,6 @@ use std::sync::OnceLock;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::lookup::{CONTENT_REFUSED, DIR_REFUSED};
 use crate::overlay::lower::dirs::DirsLower;
 use crate::overlay::lower::dirs::layer::join;
 use crate::sys::{self, Stat};
@@ -89,7 +88,7 @@ impl DirsLower {
                     }
                     match redirect {
                         Some(_) if !self.follow_redirects => {
-                            return Err(Error::NotPermitted(DIR_REFUSED));
+                            return Err(Error::Refused(Kind::Directory));
                         }
                         Some(path) if path.as_bytes().starts_with(b"/") => {
                             found.extend(self.dir_at(layer, &path)?);
@@ -149,7 +148,7 @@ impl DirsLower {
             return Err(Error::NoContent);
         }
         if redirect.is_some() && !self.follow_redirects {
-            return Err(Error::NotPermitted(CONTENT_REFUSED));
+            return Err(Error::Refused(Kind::Regular));
         }
         Ok(data)
     }

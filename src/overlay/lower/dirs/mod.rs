@@ -228,11 +228,7 @@ impl DirsLower {
 
     /// Returns what a file shows that has itself these attributes.
     fn marked(&self, layer: u16, path: &OsStr, stat: Stat) -> Result<Stat> {
-        let namespace = match self.owners {
-            Owners::Native => return Ok(stat),
-            Owners::Mapped => Namespace::Mapped,
-            Owners::Guarded => Namespace::Guarded,
-        };
+        let Some(namespace) = self.owners.namespace() else { return Ok(stat) };
         if !stat.is_dir() && !stat.is_regular() {
             return Ok(stat);
         }
@@ -437,12 +433,7 @@ impl Lower for DirsLower {
 impl DirsLower {
     /// Returns the name that a program sees of an attribute; none if it is hidden.
     fn seen(&self, on_disk: &OsStr) -> Option<OsString> {
-        let namespace = match self.owners {
-            Owners::Native => self.namespace,
-            Owners::Mapped => Namespace::Mapped,
-            Owners::Guarded => Namespace::Guarded,
-        };
-        namespace.seen(on_disk)
+        self.owners.namespace().unwrap_or(self.namespace).seen(on_disk)
     }
 
     /// Returns a descriptor on the file system of the topmost layer.

@@ -13,6 +13,10 @@ use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::LowerId;
 use crate::overlay::lower::dirs::merge::Part;
+use crate::overlay::node::give_room_back;
+
+/// The table keeps room for so many files.
+const LEAST_ROOM: usize = 1024;
 
 /// Where a file is.
 #[derive(Clone, Debug)]
@@ -147,16 +151,13 @@ impl Entries {
             if let Some(dir) = self.by_id.get_mut(&at) {
                 dir.children = dir.children.saturating_sub(1);
             }
-            let used = self.by_id.len().max(1024);
-            if self.by_id.capacity() > 4 * used {
-                self.by_id.shrink_to(2 * used);
-            }
+            give_room_back(&mut self.by_id, LEAST_ROOM);
         }
     }
 
     /// Drops what was not asked for since the last time; called when the table has doubled.
     fn sweep(&mut self) {
-        if self.by_id.len() < 2 * self.swept_at.max(1024) {
+        if self.by_id.len() < 2 * self.swept_at.max(LEAST_ROOM) {
             return;
         }
         let unused: Vec<_> = self
