@@ -87,12 +87,13 @@ impl Overlay {
         let dir = self.upper_dir(&self.dir_place(dir)?)?;
         let meta = new_meta(&self.shown_stat(&dir)?, false, mode, caller, self.owners());
         let fd = upper.make_nameless(self.dir_fd(&dir)?.as_fd(), meta, caller.umask)?;
-        let inode = sys::fstat(fd.as_fd())?.ino;
-        let own = self.upper_ino(inode);
+        let stat = sys::fstat(fd.as_fd())?;
+        let own = self.upper_ino(stat.ino);
         // A file that is gone may still be known by the number of its inode.
         let ino = if self.nodes.get(own).is_some() { self.spare_ino() } else { own };
         let pin = Arc::new(sys::dup(fd.as_fd())?);
-        let state = State { upper: Some(inode), pin: Some(pin), ..State::default() };
+        let generation = self.generation(ino, &stat);
+        let state = State { upper: Some(stat.ino), pin: Some(pin), generation, ..State::default() };
         let node = self.nodes.get_or_make(ino, || Node::new(ino, Kind::Regular, None, state));
         self.told_open(node, fd)
     }

@@ -26,7 +26,7 @@ enum Extent {
 }
 
 /// Returns what tells a file of the upper from one that had its inode before: when it was made.
-pub(crate) fn generation_of(stat: &Stat) -> u32 {
+fn generation_of(stat: &Stat) -> u32 {
     let Some(born) = stat.born else { return 0 };
     let seconds = born.secs.to_le_bytes();
     let low = u32::from_le_bytes([seconds[0], seconds[1], seconds[2], seconds[3]]);
@@ -35,6 +35,12 @@ pub(crate) fn generation_of(stat: &Stat) -> u32 {
 }
 
 impl Overlay {
+    /// Returns what tells a file that the upper has from earlier ones with its number; 0 for one that
+    /// has the number of a lower file.
+    pub(crate) fn generation(&self, ino: Ino, stat: &Stat) -> u32 {
+        if ino == self.upper_ino(stat.ino) { generation_of(stat) } else { 0 }
+    }
+
     /// Returns where the union shows what has a number, whether the kernel knows it or not.
     ///
     /// # Errors
@@ -301,6 +307,22 @@ mod tests {
             let file = NewFile::Node(Kind::Regular, 0);
             let made = overlay.make(Ino::ROOT, name.as_ref(), file, 0o644, CALLER).unwrap();
             assert_ne!((made.ino, made.generation), (attr.ino, attr.generation));
+        }
+    }
+
+    #[test]
+    fn a_file_made_without_a_name_is_found_once_it_has_one() {
+        let folder = folder();
+        let overlay = mounted(folder.path());
+        let (made, fh) = overlay.create_nameless(Ino::ROOT, 0o644, CALLER).unwrap();
+        let linked = overlay.link(made.ino, Ino::ROOT, "named".as_ref()).unwrap();
+        overlay.release(fh);
+        drop(overlay);
+        assert_ne!(made.generation, 0);
+        let overlay = mounted(folder.path());
+        let found = overlay.lookup(made.ino, ".".as_ref()).unwrap();
+        for attr in [linked, found] {
+            assert_eq!((attr.ino, attr.generation), (made.ino, made.generation));
         }
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::handle::generation_of;
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::{DirState, Node, State};
 use crate::overlay::place::Place;
@@ -161,7 +160,7 @@ impl Overlay {
         let mut ino = number.unwrap_or(own);
         let state = |ino| State {
             upper: Some(stat.ino),
-            generation: if ino == own { generation_of(&stat) } else { 0 },
+            generation: self.generation(ino, &stat),
             content_in_lower: marks.metacopy && lower.is_some(),
             more_links: marks.more_links.filter(|_| upper.has_index()),
             dir: DirState {
