@@ -45,8 +45,13 @@ pub(crate) fn labels_fit(filters: &Filters, labels: &BTreeMap<String, String>) -
     values(filters, "label").iter().all(has) && !values(filters, "label!").iter().any(has)
 }
 
+/// Returns the times that the filters `until` mean.
+pub(crate) fn untils(filters: &Filters, now: Timestamp) -> Result<Vec<Timestamp>> {
+    values(filters, "until").into_iter().map(|value| until(value, now)).collect()
+}
+
 /// Returns the time that a filter `until` means: a time, or how long ago it was.
-pub(crate) fn until(value: &str, now: Timestamp) -> Result<Timestamp> {
+fn until(value: &str, now: Timestamp) -> Result<Timestamp> {
     let seconds = || value.parse::<i64>().ok().and_then(|s| Timestamp::from_second(s).ok());
     let time = || value.parse::<Timestamp>().ok();
     let local = || {

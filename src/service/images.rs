@@ -6,7 +6,7 @@ use crate::digest::{DiffId, Digest};
 use crate::image::Reference;
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
-use crate::service::filter::{Filters, check_keys, fits, labels_fit, truth, until, values};
+use crate::service::filter::{Filters, check_keys, fits, labels_fit, truth, untils, values};
 use crate::service::prune::deleted;
 use crate::service::resolve::FoundBy;
 use crate::store::{Image, Mounted, Ref, RefName};
@@ -49,6 +49,16 @@ pub enum Removed {
 }
 
 impl ImageRow {
+    /// Tells whether it has no tag.
+    pub(crate) fn is_untagged(&self) -> bool {
+        self.reference.as_ref().is_none_or(|name| name.tag().is_none())
+    }
+
+    /// Returns when it was made, if it says so.
+    pub(crate) fn made(&self) -> Option<jiff::Timestamp> {
+        time_of(self.created.as_deref())
+    }
+
     /// Tells whether its name fits a pattern, with its tag or without.
     pub fn is_named(&self, pattern: &str) -> bool {
         let Some(name) = &self.reference else { return false };
@@ -67,9 +77,7 @@ impl Strata {
     pub fn filtered_images(&self, filters: &Filters) -> Result<Vec<ImageRow>> {
         check_keys(filters, &FILTERS)?;
         let dangling = truth(filters, "dangling")?;
-        let now = jiff::Timestamp::now();
-        let untils = values(filters, "until").into_iter().map(|value| until(value, now));
-        let untils = untils.collect::<Result<Vec<_>>>()?;
+        let untils = untils(filters, jiff::Timestamp::now())?;
         let made = |name: &str| -> Result<Option<jiff::Timestamp>> {
             Ok(time_of(self.find_image(name)?.0.config.created.as_deref()))
         };
@@ -78,9 +86,8 @@ impl Strata {
         let patterns = values(filters, "reference");
         let mut rows = self.images()?;
         rows.retain(|row| {
-            let time = time_of(row.created.as_deref());
-            let untagged = row.reference.as_ref().is_none_or(|name| name.tag().is_none());
-            dangling.is_none_or(|wanted| wanted == untagged)
+            let time = row.made();
+            dangling.is_none_or(|wanted| wanted == row.is_untagged())
                 && before.iter().all(|other| time < *other)
                 && since.iter().all(|other| time > *other)
                 && untils.iter().all(|until| time.is_some_and(|time| time < *until))
@@ -118,7 +125,7 @@ impl Strata {
                 containers: users.get(&image.digest).copied().unwrap_or(0),
             });
         }
-        rows.sort_by_key(|row| std::cmp::Reverse(time_of(row.created.as_deref())));
+        rows.sort_by_key(|row| std::cmp::Reverse(row.made()));
         Ok(rows)
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::digest::Digest;
 use crate::service::error::{Error, Result};
-use crate::service::filter::{Filters, check_keys, duration, labels_fit, truth, until, values};
+use crate::service::filter::{Filters, check_keys, duration, labels_fit, truth, untils, values};
 use crate::service::inspect::written_below;
 use crate::service::{ContainerRow, ContainerStatus, ImageRow, Removed, Strata};
 use crate::store::{Footprint, Image, RefName};
@@ -101,8 +101,7 @@ impl Strata {
     /// Returns the names of images that a prune removes.
     fn prunable(&self, all: bool, filters: &Filters) -> Result<Vec<ImageRow>> {
         let now = jiff::Timestamp::now();
-        let untils = values(filters, "until").into_iter().map(|value| until(value, now));
-        let untils = untils.collect::<Result<Vec<_>>>()?;
+        let untils = untils(filters, now)?;
         let unused_for = values(filters, "unused-for").into_iter().map(|value| {
             let since = duration(value).and_then(|for_time| now.checked_sub(for_time).ok());
             since.ok_or_else(|| Error::FilterValue("unused-for".to_owned(), value.to_owned()))
@@ -124,16 +123,13 @@ impl Strata {
                 newer.insert(row.manifest);
                 kept.is_some_and(|kept| newer.len() <= kept)
             });
-            let made = row.created.as_deref().and_then(|text| text.parse().ok());
+            let made = row.made();
             let used = self.store.last_use(row.manifest);
-            let is_untagged = row.reference.as_ref().is_none_or(|name| name.tag().is_none());
             row.containers == 0
                 && !pins.contains(&row.manifest)
                 && !is_newest
-                && (all || is_untagged)
-                && untils
-                    .iter()
-                    .all(|until| made.is_some_and(|made: jiff::Timestamp| made < *until))
+                && (all || row.is_untagged())
+                && untils.iter().all(|until| made.is_some_and(|made| made < *until))
                 && unused_since.iter().all(|since| used.is_none_or(|used| used < *since))
                 && (patterns.is_empty() || patterns.iter().any(|pattern| row.is_named(pattern)))
                 && labels_fit(filters, &row.labels)
@@ -144,9 +140,7 @@ impl Strata {
     /// Removes containers that are not mounted, with their changes.
     pub fn prune_containers(&self, filters: &Filters) -> Result<Pruned> {
         check_keys(filters, &CONTAINER_FILTERS)?;
-        let now = jiff::Timestamp::now();
-        let untils = values(filters, "until").into_iter().map(|value| until(value, now));
-        let untils = untils.collect::<Result<Vec<_>>>()?;
+        let untils = untils(filters, jiff::Timestamp::now())?;
         let mut pruned = Pruned::default();
         for row in self.containers()? {
             let is_mounted = matches!(row.status, ContainerStatus::Mounted(_));
@@ -180,26 +174,16 @@ impl Strata {
     /// Returns how much room everything takes.
     pub fn usage(&self) -> Result<Usage> {
         let rows = self.images()?;
-        let mut manifests: Vec<_> = rows.iter().map(|row| row.manifest).collect();
-        manifests.sort();
-        manifests.dedup();
-        let active: Vec<_> = manifests
-            .iter()
-            .copied()
-            .filter(|manifest| {
-                rows.iter().any(|row| row.manifest == *manifest && row.containers > 0)
-            })
-            .collect();
-        let (footprints, bytes) = self.store.footprints(&manifests)?;
-        let (_, used_bytes) = self.store.footprints(&active)?;
-        let by_manifest: HashMap<_, _> = manifests.iter().copied().zip(footprints).collect();
-        let of = |row: &ImageRow| by_manifest.get(&row.manifest).copied().unwrap_or_default();
+        let in_use = rows.iter().map(|row| (row.manifest, row.containers > 0));
+        let in_use: BTreeMap<_, _> = in_use.collect();
+        let footprints = self.store.footprints(&in_use)?;
+        let of = |row: &ImageRow| footprints.images.get(&row.manifest).copied().unwrap_or_default();
         let mut usage = Usage {
             images: Room {
-                total: manifests.len(),
-                active: active.len(),
-                bytes,
-                reclaimable: bytes.saturating_sub(used_bytes),
+                total: in_use.len(),
+                active: in_use.values().filter(|in_use| **in_use).count(),
+                bytes: footprints.bytes,
+                reclaimable: footprints.bytes - footprints.used_bytes,
             },
             image_rows: rows.into_iter().map(|row| (row.clone(), of(&row))).collect(),
             ..Usage::default()

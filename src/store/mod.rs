@@ -49,7 +49,7 @@ pub use images::{Image, Source, read_limited};
 pub use lease::{Claim, Lease};
 pub use refs::{Ref, RefName};
 pub use stage::Stage;
-pub use usage::Footprint;
+pub use usage::{Footprint, Footprints};
 
 use crate::store::error::io_error;
 use crate::store::files::{ensure_dir, read_if_exists, replace};

@@ -1,6 +1,6 @@
 //! How much room images take on the disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use crate::digest::Digest;
@@ -17,31 +17,56 @@ pub struct Footprint {
     pub unique_bytes: u64,
 }
 
+/// The room that images take, each and together, in bytes on the disk.
+#[derive(Clone, Debug, Default)]
+pub struct Footprints {
+    /// Each image, by its manifest.
+    pub images: BTreeMap<Digest, Footprint>,
+    /// What they take together.
+    pub bytes: u64,
+    /// What those in use take together.
+    pub used_bytes: u64,
+}
+
+/// What is known of a file of the store.
+struct Counted {
+    bytes: u64,
+    /// How many images need it.
+    images: u32,
+    /// An image in use needs it.
+    used: bool,
+}
+
 impl Store {
-    /// Returns the room that each of several images takes, and that they take together.
-    pub fn footprints(&self, manifests: &[Digest]) -> Result<(Vec<Footprint>, u64)> {
-        // Of each file, its bytes and how many of the images need it.
-        let mut files: HashMap<PathBuf, (u64, u32)> = HashMap::new();
+    /// Returns the room that images take. Of each is said whether it is in use.
+    pub fn footprints(&self, manifests: &BTreeMap<Digest, bool>) -> Result<Footprints> {
+        let mut files: HashMap<PathBuf, Counted> = HashMap::new();
         let mut needed = Vec::new();
-        for manifest in manifests {
+        for (manifest, used) in manifests {
             let mut marks = Marks::default();
             self.mark_image(*manifest, &mut marks);
             self.mark_all_objects(&mut marks);
             let paths = self.files_of(&marks);
             for path in &paths {
-                let counted = files.entry(path.clone()).or_insert_with(|| (disk_bytes(path), 0));
-                counted.1 += 1;
+                let new = || Counted { bytes: disk_bytes(path), images: 0, used: false };
+                let counted = files.entry(path.clone()).or_insert_with(new);
+                counted.images += 1;
+                counted.used |= used;
             }
-            needed.push(paths);
+            needed.push((*manifest, paths));
         }
-        let total = files.values().map(|(bytes, _)| bytes).sum();
         let footprint = |paths: Vec<PathBuf>| {
             let counted = paths.iter().filter_map(|path| files.get(path));
-            counted.fold(Footprint::default(), |sum, (bytes, users)| Footprint {
-                bytes: sum.bytes + bytes,
-                unique_bytes: sum.unique_bytes + if *users == 1 { *bytes } else { 0 },
+            counted.fold(Footprint::default(), |sum, file| Footprint {
+                bytes: sum.bytes + file.bytes,
+                unique_bytes: sum.unique_bytes + if file.images == 1 { file.bytes } else { 0 },
             })
         };
-        Ok((needed.into_iter().map(footprint).collect(), total))
+        let images = needed.into_iter().map(|(manifest, paths)| (manifest, footprint(paths)));
+        Ok(Footprints {
+            images: images.collect(),
+            bytes: files.values().map(|file| file.bytes).sum(),
+            used_bytes: files.values().filter(|file| file.used).map(|file| file.bytes).sum(),
+        })
     }
 }
