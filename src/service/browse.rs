@@ -153,7 +153,7 @@ impl Strata {
     pub fn list_tree(&self, at: &TreePath) -> Result<Vec<TreeFile>> {
         let tree = self.open_tree(&at.tree)?;
         let item = tree.find(&at.path, Last::Followed)?;
-        if item.attr()?.kind() != Kind::Directory {
+        if item.kind()? != Kind::Directory {
             return Ok(vec![TreeFile::new(at.path.clone(), &tree.find(&at.path, Last::Itself)?)?]);
         }
         let children = item.children()?;
@@ -189,7 +189,7 @@ impl Strata {
     pub fn read_file(&self, at: &TreePath, out: &mut dyn Write) -> Result<()> {
         let tree = self.open_tree(&at.tree)?;
         let item = tree.find(&at.path, Last::Followed)?;
-        match item.attr()?.kind() {
+        match item.kind()? {
             Kind::Regular => {}
             Kind::Directory => return Err(Error::IsADirectory(at.to_string())),
             _ => return Err(Error::NoContent(at.to_string())),
@@ -251,7 +251,7 @@ impl Tree {
                 continue;
             }
             let Some((_, at)) = above.last() else { return Err(missing()) };
-            if at.attr()?.kind() != Kind::Directory {
+            if at.kind()? != Kind::Directory {
                 return Err(missing());
             }
             let Some(child) = at.child(OsStr::from_bytes(&name))? else {
@@ -261,7 +261,7 @@ impl Tree {
                 let names = above.into_iter().skip(1).map(|(name, _)| name).chain([name]);
                 return Ok(Spot { names: names.collect(), item: None });
             };
-            let is_link = child.attr()?.kind() == Kind::Symlink;
+            let is_link = child.kind()? == Kind::Symlink;
             if is_link && (last == Last::Followed || !names.is_empty()) {
                 links += 1;
                 if links > MAX_LINKS {

@@ -9,9 +9,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::fuse::{self, MountOptions};
+use crate::service::Strata;
 use crate::service::containers::CreateRequest;
 use crate::service::error::{Error, Result, io_error};
-use crate::service::{Event, Strata};
 use crate::store::{Container, ContainerLock, Image, Lease, MountState};
 use crate::sys;
 
@@ -101,16 +101,7 @@ impl Strata {
         options: &MountOptions,
     ) -> Result<(fuse::Mount, ContainerLock)> {
         self.note_use(image);
-        let lock = self.store.lock_container(&container.id)?;
-        if let Some(state) = self.store.left_mounted(&container.id, &lock)? {
-            let text = format!(
-                "the process that served {} at {} has died; its mount is cleared",
-                container.name,
-                state.target.display()
-            );
-            self.tell(Event::Warning(text));
-            self.clear_dead(container, &state, &lock)?;
-        }
+        let lock = self.lock_unmounted(container)?;
         let writable = !container.ephemeral && !options.is_read_only();
         let overlay = match (container.ephemeral, writable) {
             (true, _) => self.read_only(image)?,

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::service::Strata;
 use crate::service::error::{Error, Result};
 use crate::service::mount::absolute;
+use crate::service::{Event, Strata};
 use crate::store::{Container, ContainerLock, MountState, Mounted};
 use crate::sys::{self, Errno, Unmount};
 
@@ -95,6 +95,21 @@ impl Strata {
                 Ok(())
             }
         }
+    }
+
+    /// Locks a container that is not mounted. What a process that has died has left mounted of it is
+    /// cleared.
+    pub(crate) fn lock_unmounted(&self, container: &Container) -> Result<ContainerLock> {
+        let lock = self.store.lock_container(&container.id)?;
+        if let Some(state) = self.store.left_mounted(&container.id, &lock)? {
+            self.tell(Event::Warning(format!(
+                "the process that served {} at {} has died; its mount is cleared",
+                container.name,
+                state.target.display()
+            )));
+            self.clear_dead(container, &state, &lock)?;
+        }
+        Ok(lock)
     }
 
     /// Takes the mount of a dead process out of the way, and forgets it.

@@ -320,16 +320,7 @@ impl Strata {
         if let Mounted::Alive(state) = self.store.mounted(&container.id)? {
             return self.live_mount(container, &state).map(Access::Mount);
         }
-        let lock = self.store.lock_container(&container.id)?;
-        if let Some(state) = self.store.left_mounted(&container.id, &lock)? {
-            let text = format!(
-                "the process that served {} at {} has died; its mount is cleared",
-                container.name,
-                state.target.display()
-            );
-            self.tell(Event::Warning(text));
-            self.clear_dead(container, &state, &lock)?;
-        }
+        let lock = self.lock_unmounted(container)?;
         Ok(Access::Layer(lock))
     }
 

@@ -70,26 +70,29 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
         follow_redirects: options.redirects != Redirects::Refused,
         links: options.kept_links(),
     };
-    let lower = DirsLower::open(&lower_dirs)?;
     let writes = Writes {
         redirects: options.redirects,
         metacopy: options.metacopy,
         user_marks: options.user_marks,
     };
     let owners = Some(options.owners);
-    let statfs_of = lower.statfs_fd()?;
-    let overlay = match (&options.upper, &options.work) {
+    let (overlay, statfs_of) = match (&options.upper, &options.work) {
         (Some(upper), Some(work)) if !mount.is_read_only() => {
             let sync = options.sync.unwrap_or(Sync::Always);
             let dirs = UpperDirs { upper, work, sync, owners, writes };
-            writable(&lower_dirs, dirs)?
+            (writable(&lower_dirs, dirs)?, sys::open_dir_path(upper)?)
         }
         (Some(upper), Some(work)) => {
             let sync = Sync::Never;
             let dirs = UpperDirs { upper, work, sync, owners, writes };
-            Overlay::inspect(Box::new(lower), dirs)?
+            let lower = Box::new(DirsLower::open(&lower_dirs)?);
+            (Overlay::inspect(lower, dirs)?, sys::open_dir_path(upper)?)
         }
-        _ => Overlay::read_only(Box::new(lower)),
+        _ => {
+            let lower = DirsLower::open(&lower_dirs)?;
+            let statfs_of = lower.statfs_fd()?;
+            (Overlay::read_only(Box::new(lower)), statfs_of)
+        }
     };
     let mut overlay = overlay.with_ids(options.ids);
     if options.no_xattrs {
