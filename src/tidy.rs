@@ -42,7 +42,7 @@ const HOMES: [(&str, &[&str]); 22] = [
     ("bzip2", &["layer"]),
     ("lzma_rust2", &["layer"]),
     ("memmap2", &["layer"]),
-    ("hashbrown", &["layer"]),
+    ("hashbrown", &["layer", "overlay"]),
     ("lru", &["overlay"]),
     ("libc", &["sys"]),
     ("nix", &["sys"]),

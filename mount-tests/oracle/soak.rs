@@ -86,6 +86,17 @@ impl Drop for Mount {
     }
 }
 
+/// Tells whether every thread of a process waits: a server that is told to forget has one that does not.
+fn is_idle(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).unwrap()).all(
+        |stat| {
+            let (_, fields) = stat.rsplit_once(") ").expect("the state follows the name");
+            fields.starts_with('S')
+        },
+    )
+}
+
 /// Has the kernel forget all files that nobody uses, and returns how many bytes a process has resident
 /// once it knows of that: what is to be forgotten reaches it after the call has returned.
 pub(crate) fn resident_after_dropping(pid: u32) -> u64 {
@@ -93,6 +104,9 @@ pub(crate) fn resident_after_dropping(pid: u32) -> u64 {
     let mut rounds_without_less = 0;
     while rounds_without_less < 2 {
         fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+        while !is_idle(pid) {
+            std::thread::yield_now();
+        }
         let resident = resident(pid);
         rounds_without_less = if resident < least { 0 } else { rounds_without_less + 1 };
         least = least.min(resident);

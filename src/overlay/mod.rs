@@ -52,7 +52,7 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -193,15 +193,10 @@ pub struct Overlay {
     redirected: Mutex<HashMap<Ino, Arc<Node>>>,
     /// The next number for a file whose own is taken.
     next_spare: AtomicU64,
-    /// How many files the kernel has forgotten.
-    forgotten: AtomicU64,
     ids: Ids,
     /// Files have no extended attributes that a program could see.
     no_xattrs: bool,
 }
-
-/// After so many files are forgotten, what they took is given back to the system.
-const FORGOTTEN: u64 = 1 << 14;
 
 /// Numbers from here on belong to no file of the lower or the upper.
 const SPARE: u64 = 1 << 63;
@@ -264,7 +259,6 @@ impl Overlay {
             dirs: place::DirCache::new(),
             redirected: Mutex::default(),
             next_spare: AtomicU64::new(SPARE),
-            forgotten: AtomicU64::new(0),
             ids: Ids::default(),
             no_xattrs: false,
         }
@@ -320,7 +314,7 @@ impl Overlay {
             self.lower.forget(id);
         }
         drop(node);
-        if self.forgotten.fetch_add(1, Ordering::Relaxed) % FORGOTTEN == FORGOTTEN - 1 {
+        if self.nodes.has_forgotten_many() {
             sys::return_freed_memory();
         }
         true

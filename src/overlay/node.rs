@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::hash::Hash;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -128,96 +129,84 @@ impl Node {
     }
 }
 
-/// What the table knows of a number.
-#[derive(Debug, Default)]
-struct Entry {
-    /// How often the kernel was told of the file and has not forgotten it.
-    lookups: u64,
-    node: Slot,
-}
-
-#[derive(Debug, Default)]
-enum Slot {
-    /// The file needs no node.
-    #[default]
-    None,
+/// How the table has a node.
+#[derive(Debug)]
+enum Held {
     /// The kernel knows the file.
     Strong(Arc<Node>),
     /// It does not, but something below it is known.
     Weak(Weak<Node>),
 }
 
-impl Slot {
+impl Held {
     fn get(&self) -> Option<Arc<Node>> {
         match self {
-            Self::None => None,
             Self::Strong(node) => Some(Arc::clone(node)),
             Self::Weak(node) => node.upgrade(),
         }
-    }
-
-    fn hold(&mut self, node: &Arc<Node>, lookups: u64) {
-        *self = if lookups > 0 {
-            Self::Strong(Arc::clone(node))
-        } else {
-            Self::Weak(Arc::downgrade(node))
-        };
     }
 }
 
 const SHARDS: usize = 64;
 /// A shard keeps room for so many numbers.
-const LEAST_ROOM: usize = 64;
+const LEAST_ROOM: usize = 16;
 
 /// All numbers that the kernel knows, and the nodes of those that have one.
 #[derive(Debug)]
 pub(crate) struct Nodes {
     shards: [Mutex<Shard>; SHARDS],
+    /// How many files the kernel knows.
+    known: AtomicUsize,
+    /// How many it has forgotten since they last were many.
+    forgotten: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    entries: HashMap<Ino, Entry>,
-    /// Entries when weak ones that lead nowhere were last removed.
+    /// How often the kernel was told of a file and has not forgotten it. Most files have no more here.
+    lookups: HashMap<Ino, u64>,
+    nodes: HashMap<Ino, Held>,
+    /// Nodes when weak ones that lead nowhere were last removed.
     swept_at: usize,
 }
 
 impl Nodes {
     pub(crate) fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+        let (known, forgotten) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { shards: std::array::from_fn(|_| Mutex::default()), known, forgotten }
     }
 
     /// Returns the node of a number, if it has one.
     pub(crate) fn get(&self, ino: Ino) -> Option<Arc<Node>> {
-        self.shard(ino).lock().entries.get(&ino)?.node.get()
+        self.shard(ino).lock().nodes.get(&ino)?.get()
     }
 
     /// Returns the node of a number, made by `make` if it has none.
     pub(crate) fn get_or_make(&self, ino: Ino, make: impl FnOnce() -> Node) -> Arc<Node> {
         let mut shard = self.shard(ino).lock();
-        shard.sweep();
-        let entry = shard.entries.entry(ino).or_default();
-        if let Some(node) = entry.node.get() {
+        if let Some(node) = shard.nodes.get(&ino).and_then(Held::get) {
             return node;
         }
+        shard.sweep();
         let node = Arc::new(make());
-        entry.node.hold(&node, entry.lookups);
+        let held = match shard.lookups.contains_key(&ino) {
+            true => Held::Strong(Arc::clone(&node)),
+            false => Held::Weak(Arc::downgrade(&node)),
+        };
+        shard.nodes.insert(ino, held);
         node
     }
 
     /// Counts that the kernel is told of a file; tells whether it did not know it.
     pub(crate) fn remember(&self, ino: Ino, node: Option<&Arc<Node>>) -> bool {
         let mut shard = self.shard(ino).lock();
-        let entry = shard.entries.entry(ino).or_default();
-        entry.lookups += 1;
-        let is_new = entry.lookups == 1;
-        match node {
-            Some(node) => entry.node.hold(node, entry.lookups),
-            None => {
-                if let Some(node) = entry.node.get() {
-                    entry.node.hold(&node, entry.lookups);
-                }
-            }
+        let lookups = shard.lookups.entry(ino).or_default();
+        *lookups += 1;
+        let is_new = *lookups == 1;
+        self.known.fetch_add(usize::from(is_new), Ordering::Relaxed);
+        let node = node.cloned().or_else(|| shard.nodes.get(&ino)?.get());
+        if let Some(node) = node {
+            shard.nodes.insert(ino, Held::Strong(node));
         }
         is_new
     }
@@ -225,41 +214,43 @@ impl Nodes {
     /// Counts that the kernel forgets a file `count` times; tells whether it does not know it any
     /// more, and what node the file had.
     pub(crate) fn forget(&self, ino: Ino, count: u64) -> (bool, Option<Arc<Node>>) {
-        let forgotten = {
-            let mut shard = self.shard(ino).lock();
-            let Some(entry) = shard.entries.get_mut(&ino).filter(|entry| entry.lookups > 0) else {
-                return (false, None);
-            };
-            entry.lookups = entry.lookups.saturating_sub(count);
-            if entry.lookups > 0 {
-                return (false, None);
-            }
-            match std::mem::take(&mut entry.node) {
-                Slot::Strong(node) if Arc::strong_count(&node) > 1 => {
-                    entry.node = Slot::Weak(Arc::downgrade(&node));
-                    Slot::Strong(node)
-                }
-                slot => {
-                    shard.entries.remove(&ino);
-                    give_room_back(&mut shard.entries, LEAST_ROOM);
-                    slot
-                }
-            }
-        };
+        let mut shard = self.shard(ino).lock();
+        let Some(lookups) = shard.lookups.get_mut(&ino) else { return (false, None) };
+        *lookups = lookups.saturating_sub(count);
+        if *lookups > 0 {
+            return (false, None);
+        }
+        shard.lookups.remove(&ino);
+        self.known.fetch_sub(1, Ordering::Relaxed);
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+        let node = shard.nodes.remove(&ino).and_then(|held| held.get());
+        if let Some(node) = node.as_ref().filter(|node| Arc::strong_count(node) > 1) {
+            shard.nodes.insert(ino, Held::Weak(Arc::downgrade(node)));
+        }
+        give_room_back(&mut shard.lookups, LEAST_ROOM);
+        give_room_back(&mut shard.nodes, LEAST_ROOM);
         // A node may take the node of its directory, in the same shard, along: the caller drops it.
-        (true, forgotten.get())
+        (true, node)
+    }
+
+    /// Tells whether the kernel has forgotten as many files as it still knows, since this was last so.
+    pub(crate) fn has_forgotten_many(&self) -> bool {
+        let many = self.known.load(Ordering::Relaxed).max(SHARDS * LEAST_ROOM);
+        let forgotten = self.forgotten.load(Ordering::Relaxed);
+        let (to, order) = (0, Ordering::Relaxed);
+        forgotten >= many && self.forgotten.compare_exchange(forgotten, to, order, order).is_ok()
     }
 
     /// Returns how many numbers are known.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().entries.len()).sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// Returns for how many numbers there is room.
     #[cfg(test)]
     fn room(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().entries.capacity()).sum()
+        self.shards.iter().map(|shard| shard.lock().room()).sum()
     }
 
     #[allow(clippy::indexing_slicing, reason = "the remainder is below the number of shards")]
@@ -270,18 +261,27 @@ impl Nodes {
 }
 
 impl Shard {
-    /// Removes entries of nodes that are gone, each time that the table has doubled.
+    /// Removes nodes that are gone, each time that the table has doubled.
     fn sweep(&mut self) {
-        if self.entries.len() < 2 * self.swept_at.max(LEAST_ROOM) {
+        if self.nodes.len() < 2 * self.swept_at.max(LEAST_ROOM) {
             return;
         }
-        self.entries.retain(|_, entry| match &entry.node {
-            Slot::Weak(node) => entry.lookups > 0 || node.strong_count() > 0,
-            Slot::None => entry.lookups > 0,
-            Slot::Strong(_) => true,
+        self.nodes.retain(|_, held| match held {
+            Held::Weak(node) => node.strong_count() > 0,
+            Held::Strong(_) => true,
         });
-        self.swept_at = self.entries.len();
-        give_room_back(&mut self.entries, LEAST_ROOM);
+        self.swept_at = self.nodes.len();
+        give_room_back(&mut self.nodes, LEAST_ROOM);
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.lookups.len().max(self.nodes.len())
+    }
+
+    #[cfg(test)]
+    fn room(&self) -> usize {
+        self.lookups.capacity() + self.nodes.capacity()
     }
 }
 

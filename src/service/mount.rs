@@ -47,7 +47,7 @@ impl Strata {
         let mut options = MountOptions::parse(&request.options)?;
         // The threads that will serve inherit this; one of them waits for the signals.
         sys::block_end_signals()?;
-        sys::return_large_blocks()?;
+        sys::keep_little_memory()?;
         let target = absolute(&request.target)?;
         let (container, image, lease, is_new) = self.container_to_mount(request)?;
         options.set_source(&format!("strata:{}", container.image));

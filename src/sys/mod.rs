@@ -38,9 +38,9 @@ pub use lock::{is_owned, lock_exclusive, try_lock_exclusive, try_own};
 pub use mount::{MountFlags, Unmount, fusermount, mount_fuse, unmount};
 pub use process::{
     Forked, become_session_leader, block_end_signals, block_interrupts, close_inherited,
-    effective_ids, exit_at_once, fork, null_stdio, pipe, process_start_ticks,
-    raise_open_files_limit, return_freed_memory, return_large_blocks, set_umask,
-    wait_for_end_signal, wait_for_exit, wait_for_interrupt,
+    effective_ids, exit_at_once, fork, keep_little_memory, null_stdio, pipe, process_start_ticks,
+    raise_open_files_limit, return_freed_memory, set_umask, wait_for_end_signal, wait_for_exit,
+    wait_for_interrupt,
 };
 pub use random::random_bytes;
 pub use terminal::{Hidden, hide_typing, show_typing};

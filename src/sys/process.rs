@@ -131,19 +131,25 @@ pub fn set_umask(mask: u32) {
     nix::sys::stat::umask(Mode::from_bits_truncate(mask));
 }
 
-/// Has large blocks of memory go back to the system when they are freed. Otherwise glibc takes what is
-/// freed once as a sign to keep blocks of that size, and a table that has shrunk still holds its memory.
+/// Has memory go back to the system when it is freed, where glibc would keep it: it takes a large block
+/// that is freed as a sign to keep blocks of that size, and has small ones of every thread in pages of
+/// its own, few of which are ever empty.
 ///
 /// # Errors
 /// When the C library refuses.
-pub fn return_large_blocks() -> Result<()> {
+pub fn keep_little_memory() -> Result<()> {
     #[cfg(target_env = "gnu")]
     {
-        const LEAST_BYTES: i32 = 64 * 1024;
-        // SAFETY: the call takes numbers and changes how the allocator works from now on.
-        let done = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LEAST_BYTES) };
-        // 1 is success here.
-        check_raw(done - 1, || format!("mallopt(M_MMAP_THRESHOLD, {LEAST_BYTES})"))?;
+        const LARGE_BYTES: i32 = 64 * 1024;
+        for (name, what, value) in [
+            ("M_MMAP_THRESHOLD", libc::M_MMAP_THRESHOLD, LARGE_BYTES),
+            ("M_ARENA_MAX", libc::M_ARENA_MAX, 1),
+        ] {
+            // SAFETY: the call takes numbers and changes how the allocator works from now on.
+            let done = unsafe { libc::mallopt(what, value) };
+            // 1 is success here.
+            check_raw(done - 1, || format!("mallopt({name}, {value})"))?;
+        }
     }
     Ok(())
 }

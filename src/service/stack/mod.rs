@@ -57,7 +57,7 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
     }
     mount.set_source("overlay");
     sys::block_end_signals()?;
-    sys::return_large_blocks()?;
+    sys::keep_little_memory()?;
     let target = absolute(&request.target)?;
     let lower_dirs = LowerDirs {
         dirs: options.lower.clone(),

@@ -12,6 +12,7 @@
 mod layer;
 mod listing;
 mod merge;
+mod name;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -426,7 +427,9 @@ impl Lower for DirsLower {
     }
 
     fn forget(&self, id: LowerId) {
-        self.table.forget(id);
+        if self.table.forget(id) {
+            self.listings.lock().pop(&id);
+        }
     }
 }
 

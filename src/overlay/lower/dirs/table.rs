@@ -2,20 +2,28 @@
 //!
 //! An entry stays while it is kept, because the kernel knows the file, or something below it is. One
 //! that was only passed by is dropped when the table has doubled twice since.
+//!
+//! A kernel knows very many files, so an entry is small and lies in a row with the others: an index
+//! of their places finds it. What few files have is in tables of its own.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
+use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use hashbrown::HashTable;
+use parking_lot::RwLock;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::LowerId;
 use crate::overlay::lower::dirs::merge::Part;
+use crate::overlay::lower::dirs::name::Name;
 use crate::overlay::node::give_room_back;
 
-/// The table keeps room for so many files.
+/// A table keeps room for so many files.
 const LEAST_ROOM: usize = 1024;
 
 /// Where a file is.
@@ -36,141 +44,313 @@ pub(super) enum At {
     },
 }
 
+/// A file that is known, the root apart.
 #[derive(Debug)]
 struct Entry {
-    at: At,
-    names: Vec<(LowerId, Box<OsStr>)>,
-    /// Entries whose first name is in this directory.
-    children: u32,
+    id: LowerId,
+    /// The name by which it was found first.
+    dir: LowerId,
+    name: Name,
     /// How often it is kept.
-    kept: u32,
+    kept: u16,
+    layer: u16,
+    kind: Kind,
+    has_links: bool,
     /// It was asked for since the last sweep.
-    used: bool,
+    used: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Dir {
+    parts: Arc<[Part]>,
+    /// Entries whose first name is in it.
+    children: u32,
 }
 
 #[derive(Debug, Default)]
 struct Entries {
-    by_id: HashMap<LowerId, Entry>,
+    list: Vec<Entry>,
+    /// Where in the list an entry is, by its number.
+    places: HashTable<u32>,
+    hasher: RandomState,
+    dirs: HashMap<LowerId, Dir>,
+    /// Names but the first.
+    more_names: HashMap<LowerId, Vec<(LowerId, OsString)>>,
+    /// Contents that another layer has.
+    data: HashMap<LowerId, Arc<(u16, OsString)>>,
     swept_at: usize,
 }
 
 /// The files of a stack that are known.
 #[derive(Debug)]
-pub(super) struct Table(Mutex<Entries>);
+pub(super) struct Table(RwLock<Entries>);
 
 impl Table {
     pub(super) fn new() -> Self {
-        Self(Mutex::default())
+        Self(RwLock::default())
     }
 
     pub(super) fn add_root(&self, id: LowerId, parts: Vec<Part>) {
-        let at = At::Dir(parts.into());
-        let entry = Entry { at, names: Vec::new(), children: 0, kept: 1, used: true };
-        self.0.lock().by_id.insert(id, entry);
+        self.0.write().dirs.insert(id, Dir { parts: parts.into(), children: 0 });
     }
 
     /// Notes that a file was found under a name.
     pub(super) fn add(&self, id: LowerId, dir: LowerId, name: &OsStr, at: At) {
-        let mut entries = self.0.lock();
+        let mut entries = self.0.write();
         entries.sweep();
-        if let Some(entry) = entries.by_id.get_mut(&id) {
-            entry.used = true;
-            let known = entry.names.iter().any(|(other, known)| *other == dir && **known == *name);
-            if !known && !entry.names.is_empty() {
-                entry.names.push((dir, name.into()));
+        match entries.get(id) {
+            Some(entry) => {
+                entry.used.store(true, Ordering::Relaxed);
+                if !entry.is_called(dir, name) {
+                    let more = entries.more_names.entry(id).or_default();
+                    if !more.iter().any(|(other, known)| *other == dir && known == name) {
+                        more.push((dir, name.to_owned()));
+                    }
+                }
             }
-            return;
-        }
-        let names = vec![(dir, Box::from(name))];
-        entries.by_id.insert(id, Entry { at, names, children: 0, kept: 0, used: true });
-        if let Some(dir) = entries.by_id.get_mut(&dir) {
-            dir.children += 1;
+            None if entries.dirs.contains_key(&id) => {}
+            None => entries.insert(id, dir, name, at),
         }
     }
 
     /// Tells whether no file but the one with this name has a number.
     pub(super) fn is_free_for(&self, id: LowerId, dir: LowerId, name: &OsStr) -> bool {
-        let entries = self.0.lock();
-        let known = entries.by_id.get(&id).and_then(|entry| entry.names.first());
-        known.is_none_or(|(other, known)| *other == dir && **known == *name)
+        self.0.read().get(id).is_none_or(|entry| entry.is_called(dir, name))
     }
 
     pub(super) fn at(&self, id: LowerId) -> Result<At> {
-        let mut entries = self.0.lock();
-        let entry = entries.by_id.get_mut(&id).ok_or(Error::Stale(id.0))?;
-        entry.used = true;
-        Ok(entry.at.clone())
+        let entries = self.0.read();
+        if let Some(entry) = entries.get(id) {
+            entry.used.store(true, Ordering::Relaxed);
+            if entry.kind != Kind::Directory {
+                let Entry { layer, kind, has_links, .. } = *entry;
+                let data = entries.data.get(&id).cloned();
+                return Ok(At::File { layer, kind, has_links, data });
+            }
+        }
+        let dir = entries.dirs.get(&id).ok_or(Error::Stale(id.0))?;
+        Ok(At::Dir(Arc::clone(&dir.parts)))
     }
 
     /// Returns the name by which a file was found first.
     pub(super) fn name(&self, id: LowerId) -> Result<(LowerId, OsString)> {
-        let entries = self.0.lock();
-        let name = entries.by_id.get(&id).and_then(|entry| entry.names.first());
-        name.map(|(dir, name)| (*dir, name.to_os_string())).ok_or(Error::Stale(id.0))
+        let entries = self.0.read();
+        let entry = entries.get(id).ok_or(Error::Stale(id.0))?;
+        Ok((entry.dir, entry.name.as_os_str().to_owned()))
     }
 
     pub(super) fn names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>> {
-        let entries = self.0.lock();
-        let entry = entries.by_id.get(&id).ok_or(Error::Stale(id.0))?;
-        Ok(entry.names.iter().map(|(dir, name)| (*dir, name.to_os_string())).collect())
+        let entries = self.0.read();
+        let Some(entry) = entries.get(id) else {
+            // The root has none.
+            return entries.dirs.get(&id).map(|_| Vec::new()).ok_or(Error::Stale(id.0));
+        };
+        let mut names = vec![(entry.dir, entry.name.as_os_str().to_owned())];
+        names.extend(entries.more_names.get(&id).into_iter().flatten().cloned());
+        Ok(names)
     }
 
     pub(super) fn keep(&self, id: LowerId) {
-        if let Some(entry) = self.0.lock().by_id.get_mut(&id) {
-            entry.kept += 1;
+        if let Some(entry) = self.0.write().get_mut(id) {
+            entry.kept = entry.kept.saturating_add(1);
         }
     }
 
-    pub(super) fn forget(&self, id: LowerId) {
-        let mut entries = self.0.lock();
-        if let Some(entry) = entries.by_id.get_mut(&id).filter(|entry| !entry.names.is_empty()) {
+    /// Undoes one [`Table::keep`]; tells whether the file is not known any more.
+    pub(super) fn forget(&self, id: LowerId) -> bool {
+        let mut entries = self.0.write();
+        let Some(entry) = entries.get_mut(id) else { return false };
+        // What was kept more often than there is room to count stays.
+        if entry.kept < u16::MAX {
             entry.kept = entry.kept.saturating_sub(1);
-            entry.used = false;
-            entries.drop_unused(id);
         }
+        *entry.used.get_mut() = false;
+        entries.drop_unused(id)
     }
 
     /// Returns how many files are known.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().by_id.len()
+        self.0.read().list.len()
+    }
+}
+
+impl Entry {
+    fn is_called(&self, dir: LowerId, name: &OsStr) -> bool {
+        self.dir == dir && self.name.as_os_str() == name
     }
 }
 
 impl Entries {
-    /// Drops an entry that nobody needs, and those above it that nobody else does.
-    fn drop_unused(&mut self, id: LowerId) {
-        let mut at = id;
-        while let Some(entry) = self.by_id.get(&at) {
-            if entry.kept > 0 || entry.used || entry.children > 0 {
-                return;
+    fn get(&self, id: LowerId) -> Option<&Entry> {
+        self.list.get(self.place(id)?)
+    }
+
+    fn get_mut(&mut self, id: LowerId) -> Option<&mut Entry> {
+        let place = self.place(id)?;
+        self.list.get_mut(place)
+    }
+
+    fn place(&self, id: LowerId) -> Option<usize> {
+        let is_it = |place: &u32| self.is_at(id, *place);
+        self.places.find(self.hasher.hash_one(id), is_it).map(|place| *place as usize)
+    }
+
+    fn is_at(&self, id: LowerId, place: u32) -> bool {
+        self.list.get(place as usize).is_some_and(|entry| entry.id == id)
+    }
+
+    fn insert(&mut self, id: LowerId, dir: LowerId, name: &OsStr, at: At) {
+        // As many entries would fill 200 GB.
+        let Ok(place) = u32::try_from(self.list.len()) else { return };
+        let (layer, kind, has_links) = match at {
+            At::Dir(parts) => {
+                self.dirs.insert(id, Dir { parts, children: 0 });
+                (0, Kind::Directory, false)
             }
-            let Some(entry) = self.by_id.remove(&at) else { return };
-            let Some((dir, _)) = entry.names.first() else { return };
-            at = *dir;
-            if let Some(dir) = self.by_id.get_mut(&at) {
-                dir.children = dir.children.saturating_sub(1);
+            At::File { layer, kind, has_links, data } => {
+                self.data.extend(data.map(|data| (id, data)));
+                (layer, kind, has_links)
             }
-            give_room_back(&mut self.by_id, LEAST_ROOM);
+        };
+        let (name, used) = (Name::new(name), AtomicBool::new(true));
+        self.list.push(Entry { id, dir, name, kept: 0, layer, kind, has_links, used });
+        let Self { list, places, hasher, .. } = self;
+        places.insert_unique(hasher.hash_one(id), place, |place| hash_at(list, hasher, *place));
+        if let Some(dir) = self.dirs.get_mut(&dir) {
+            dir.children += 1;
         }
+    }
+
+    /// Takes an entry out; the last of the list takes its place.
+    fn remove(&mut self, id: LowerId) -> Option<Entry> {
+        let Self { list, places, hasher, .. } = self;
+        let is_it = |place: &u32| list.get(*place as usize).is_some_and(|entry| entry.id == id);
+        let found = places.find_entry(hasher.hash_one(id), is_it).ok()?;
+        let (place, _) = found.remove();
+        let last = u32::try_from(list.len() - 1).unwrap_or(u32::MAX);
+        if place != last
+            && let Some(moved) = places.find_mut(hash_at(list, hasher, last), |at| *at == last)
+        {
+            *moved = place;
+        }
+        let entry = list.swap_remove(place as usize);
+        self.dirs.remove(&id);
+        self.more_names.remove(&id);
+        self.data.remove(&id);
+        if let Some(dir) = self.dirs.get_mut(&entry.dir) {
+            dir.children = dir.children.saturating_sub(1);
+        }
+        Some(entry)
+    }
+
+    /// Drops an entry that nobody needs, and those above it that nobody else does; tells whether it
+    /// did.
+    fn drop_unused(&mut self, id: LowerId) -> bool {
+        let (mut at, mut has_dropped) = (id, false);
+        while let Some(entry) = self.get(at) {
+            let is_parent = self.dirs.get(&at).is_some_and(|dir| dir.children > 0);
+            if entry.kept > 0 || entry.used.load(Ordering::Relaxed) || is_parent {
+                break;
+            }
+            let Some(entry) = self.remove(at) else { break };
+            at = entry.dir;
+            has_dropped = true;
+        }
+        if has_dropped {
+            self.give_room_back();
+        }
+        has_dropped
+    }
+
+    fn give_room_back(&mut self) {
+        let used = self.list.len().max(LEAST_ROOM);
+        if self.list.capacity() > 4 * used {
+            self.list.shrink_to(2 * used);
+            let Self { list, places, hasher, .. } = self;
+            places.shrink_to(2 * used, |place| hash_at(list, hasher, *place));
+        }
+        give_room_back(&mut self.dirs, LEAST_ROOM);
+        give_room_back(&mut self.more_names, LEAST_ROOM);
+        give_room_back(&mut self.data, LEAST_ROOM);
     }
 
     /// Drops what was not asked for since the last time; called when the table has doubled.
     fn sweep(&mut self) {
-        if self.by_id.len() < 2 * self.swept_at.max(LEAST_ROOM) {
+        if self.list.len() < 2 * self.swept_at.max(LEAST_ROOM) {
             return;
         }
-        let unused: Vec<_> = self
-            .by_id
-            .iter_mut()
-            .filter_map(|(id, entry)| {
-                let used = std::mem::take(&mut entry.used);
-                (!used && entry.kept == 0 && entry.children == 0).then_some(*id)
-            })
-            .collect();
+        let mut unused = Vec::new();
+        for entry in &mut self.list {
+            if !std::mem::take(entry.used.get_mut()) && entry.kept == 0 {
+                unused.push(entry.id);
+            }
+        }
         for id in unused {
             self.drop_unused(id);
         }
-        self.swept_at = self.by_id.len();
+        self.swept_at = self.list.len();
+    }
+}
+
+/// Returns the hash of the number of the entry at a place.
+fn hash_at(list: &[Entry], hasher: &RandomState, place: u32) -> u64 {
+    list.get(place as usize).map_or(0, |entry| hasher.hash_one(entry.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_small() {
+        assert_eq!(size_of::<Entry>(), 48);
+    }
+
+    #[test]
+    fn files_are_found_by_their_numbers_while_others_come_and_go() {
+        let table = Table::new();
+        let (root, dir) = (LowerId(1), LowerId(2));
+        table.add_root(root, Vec::new());
+        table.add(dir, root, "dir".as_ref(), At::Dir(Arc::from([])));
+        let file = |layer| At::File { layer, kind: Kind::Regular, has_links: false, data: None };
+        let name = |number: u16| OsString::from(format!("{number}-{}", "x".repeat(number.into())));
+        for round in 0..4 {
+            for number in 3..100 {
+                let id = LowerId(number.into());
+                table.add(id, dir, &name(number), file(number));
+                table.keep(id);
+            }
+            table.keep(dir);
+            assert!(!table.forget(dir), "files in it are known");
+            for number in 3..100 {
+                let id = LowerId(number.into());
+                assert_eq!(table.names(id).unwrap(), [(dir, name(number))]);
+                let At::File { layer, .. } = table.at(id).unwrap() else { panic!("{number}") };
+                assert_eq!(layer, number);
+                let is_dropped = table.forget(id);
+                assert!(is_dropped && table.at(id).is_err(), "{number}");
+            }
+            assert!(table.at(dir).is_err(), "nothing is in it any more: round {round}");
+            table.add(dir, root, "dir".as_ref(), At::Dir(Arc::from([])));
+        }
+        assert!(table.names(root).unwrap().is_empty());
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let table = Table::new();
+        table.add_root(LowerId(1), Vec::new());
+        let at = || At::File { layer: 0, kind: Kind::Fifo, has_links: false, data: None };
+        for number in 2..50_000 {
+            table.add(LowerId(number), LowerId(1), number.to_string().as_ref(), at());
+            table.keep(LowerId(number));
+        }
+        for number in 2..50_000 {
+            assert!(table.forget(LowerId(number)));
+        }
+        let entries = table.0.read();
+        assert!(entries.list.capacity() <= 4 * LEAST_ROOM, "{}", entries.list.capacity());
+        assert!(entries.places.capacity() <= 8 * LEAST_ROOM, "{}", entries.places.capacity());
     }
 }
