@@ -27,7 +27,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// Outside crates that have a home, and the rooms that they may be used in.
-const HOMES: [(&str, &[&str]); 22] = [
+const HOMES: [(&str, &[&str]); 23] = [
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
@@ -41,9 +41,10 @@ const HOMES: [(&str, &[&str]); 22] = [
     ("zstd", &["layer"]),
     ("bzip2", &["layer"]),
     ("lzma_rust2", &["layer"]),
-    ("memmap2", &["layer"]),
+    ("memmap2", &["layer", "sys"]),
     ("hashbrown", &["layer", "overlay"]),
     ("lru", &["overlay"]),
+    ("io_uring", &["sys"]),
     ("libc", &["sys"]),
     ("nix", &["sys"]),
     ("sha2", &["digest"]),

@@ -34,4 +34,5 @@ mod resume;
 mod same;
 mod signals;
 mod squash;
+mod transport;
 mod words;

@@ -199,6 +199,16 @@ fn run_in_all(
     })
 }
 
+/// Returns how a mount is made first, and how again: every test meets each transport of each kind of
+/// user, and what one has left is seen through the other.
+fn transports(who: Who, lower: Lower) -> [&'static str; 2] {
+    let both = ["transport=auto", "transport=dev-fuse"];
+    match (who, lower) {
+        (Who::Root, Lower::Image) | (Who::User, Lower::Dirs) => both,
+        (Who::User, Lower::Image) | (Who::Root, Lower::Dirs) => [both[1], both[0]],
+    }
+}
+
 /// Runs a test in a mount of plain directories.
 fn in_stack(session: &Session, test: &(impl Fn(&Place) + Sync)) {
     let [top, bottom, upper, work] =
@@ -214,10 +224,11 @@ fn in_stack(session: &Session, test: &(impl Fn(&Place) + Sync)) {
     let target = dir.to_str().unwrap();
     let [top, bottom, upper, work] = [&top, &bottom, &upper, &work].map(|path| path.display());
     let options = format!("lowerdir={top}:{bottom},upperdir={upper},workdir={work},metacopy=on");
-    session.run(&["overlay", "-o", &options, target]);
+    let [first, second] = transports(session.who, Lower::Dirs);
+    session.run(&["overlay", "-o", &format!("{options},{first}"), target]);
     let before = run_in_all(session, Lower::Dirs, &dir, test);
     session.detach(&dir);
-    session.run(&["overlay", "-o", &options, target]);
+    session.run(&["overlay", "-o", &format!("{options},{second}"), target]);
     let after = session.who.act(|| seen(&dir));
     assert_eq!(differences(&before, &after), Vec::<String>::new(), "after a remount");
     session.detach(&dir);
@@ -229,10 +240,11 @@ fn in_mount(session: &Session, test: &(impl Fn(&Place) + Sync)) {
     let target = dir.to_str().unwrap();
     let container = dir.parent().and_then(Path::file_name).unwrap().to_str().unwrap();
     session.run(&["create", "--name", container, "test/image"]);
-    session.run(&["mount", container, target]);
+    let [first, second] = transports(session.who, Lower::Image);
+    session.run(&["mount", "-o", first, container, target]);
     let before = run_in_all(session, Lower::Image, &dir, test);
     session.unmount(target);
-    session.run(&["mount", container, target]);
+    session.run(&["mount", "-o", second, container, target]);
     let after = session.who.act(|| seen(&dir));
     assert_eq!(differences(&before, &after), Vec::<String>::new(), "after a remount");
     session.unmount(target);

@@ -106,7 +106,8 @@ impl Worlds {
         match world {
             World::Image => drop(self.session.run(&["mount", "-o", "volatile", "box", shown])),
             World::Dirs => {
-                let options = format!("{},metacopy=on,fsync=0", self.options(world));
+                let options =
+                    format!("{},metacopy=on,fsync=0,transport=dev-fuse", self.options(world));
                 self.session.run(&["overlay", "-o", &options, shown]);
             }
             World::Kernel => {

@@ -26,7 +26,7 @@ use crate::service::{Background, MountRequest};
                   atime noatime diratime nodiratime sync async dirsync \
                   nodirsync defaults, allow_other, noallow_other, \
                   default_permissions, acl, noacl, timeout=SECONDS (the kernel believes for so long what \
-                  it was told; for ever), context=LABEL (SELinux), and volatile (nothing is synced; \
+                  it was told; for ever), transport=auto|dev-fuse|io-uring, context=LABEL (SELinux), and volatile (nothing is synced; \
                   what a crash leaves is not defined)."
 )]
 pub(crate) struct Arguments {
@@ -41,6 +41,10 @@ pub(crate) struct Arguments {
     /// Mount options, separated by commas (repeatable)
     #[arg(short, long = "options", value_name = "OPTIONS")]
     options: Vec<String>,
+
+    /// How requests come from the kernel: io-uring where the kernel offers it, else dev-fuse
+    #[arg(long, value_name = "auto|dev-fuse|io-uring")]
+    transport: Option<String>,
 
     /// Serve the mount in the foreground, until it is unmounted or interrupted
     #[arg(long)]
@@ -59,12 +63,13 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
     let (Some(what), Some(target)) = (arguments.what, arguments.target) else {
         return list(context);
     };
+    let transport = arguments.transport.map(|transport| format!("transport={transport}"));
     let request = MountRequest {
         what,
         target,
         writable: arguments.rw,
         name: arguments.name,
-        options: arguments.options,
+        options: arguments.options.into_iter().chain(transport).collect(),
     };
     if arguments.foreground { serve(&request, context, None) } else { start(&request, context) }
 }
@@ -112,10 +117,12 @@ fn list(context: &Context) -> Result<(), Failure> {
     let rows = rows.iter().map(|row| {
         let access = if row.state.writable { "rw" } else { "ro" };
         let status = match row.alive {
-            true => format!("served by {} for {}", row.state.pid, {
+            true => {
                 let age = ago(row.state.since, now);
-                age.trim_end_matches(" ago").to_owned()
-            }),
+                let by = row.state.transport.as_ref().map(|name| format!(" ({name})"));
+                let (by, age) = (by.unwrap_or_default(), age.trim_end_matches(" ago"));
+                format!("served by {}{by} for {age}", row.state.pid)
+            }
             false => format!("dead, process {} is gone", row.state.pid),
         };
         let target = row.state.target.display();

@@ -51,7 +51,7 @@ const COMMAND_COLUMNS: usize = 20;
 
 const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t\
                      {{.Names}}";
-const TITLES: [(&str, &str); 14] = [
+const TITLES: [(&str, &str); 15] = [
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -66,6 +66,7 @@ const TITLES: [(&str, &str); 14] = [
     ("Mounts", "MOUNTS"),
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("Networks", "NETWORKS"),
+    ("Transport", "TRANSPORT"),
 ];
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
@@ -104,6 +105,10 @@ fn fields(row: &ContainerRow, written: u64, no_trunc: bool, now: Timestamp) -> R
         ContainerStatus::Mounted(mount) => ("mounted", mount.target.display().to_string()),
         ContainerStatus::Dead(mount) => ("dead", mount.target.display().to_string()),
     };
+    let transport = match &row.status {
+        ContainerStatus::Mounted(mount) => mount.transport.clone().unwrap_or_default(),
+        ContainerStatus::Created | ContainerStatus::Dead(_) => String::new(),
+    };
     vec![
         ("ID", if no_trunc { row.id.clone() } else { short() }),
         ("Names", row.name.clone()),
@@ -119,6 +124,7 @@ fn fields(row: &ContainerRow, written: u64, no_trunc: bool, now: Timestamp) -> R
         ("Mounts", mount),
         ("LocalVolumes", "0".to_owned()),
         ("Networks", String::new()),
+        ("Transport", transport),
     ]
 }
 

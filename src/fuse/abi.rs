@@ -65,6 +65,7 @@ pub(crate) mod init {
     pub(crate) const MAX_PAGES: u64 = 1 << 22;
     pub(crate) const CACHE_SYMLINKS: u64 = 1 << 23;
     pub(crate) const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
+    pub(crate) const OVER_IO_URING: u64 = 1 << 41;
     /// There is a second word of flags.
     pub(crate) const INIT_EXT: u64 = 1 << 30;
 }
@@ -92,6 +93,41 @@ pub(crate) mod fopen {
 pub(crate) const FSYNC_FDATASYNC: u32 = 1;
 /// What the kernel is told unasked.
 pub(crate) const NOTIFY_INVAL_INODE: i32 = 2;
+
+/// Commands to the device through io_uring.
+pub(crate) mod ring {
+    /// Offers a slot for requests.
+    pub(crate) const REGISTER: u32 = 1;
+    /// Answers the request in a slot, and offers it for the next.
+    pub(crate) const COMMIT_AND_FETCH: u32 = 2;
+}
+
+/// What a request in a slot has besides its payload.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub(crate) struct RingHeader {
+    /// [`InHeader`], then [`OutHeader`].
+    pub(crate) in_out: [u8; 128],
+    /// The structure of the operation.
+    pub(crate) op_in: [u8; 128],
+    pub(crate) flags: u64,
+    /// Names the request in the answer.
+    pub(crate) commit_id: u64,
+    /// Bytes of the payload, of the request and then of the answer.
+    pub(crate) payload_sz: u32,
+    pub(crate) padding: u32,
+    pub(crate) reserved: u64,
+}
+
+/// A command with a slot (`fuse_uring_cmd_req`), in the room that io_uring has for it.
+#[derive(Clone, Copy, Debug, Immutable, IntoBytes)]
+#[repr(C)]
+pub(crate) struct RingCommand {
+    pub(crate) flags: u64,
+    pub(crate) commit_id: u64,
+    pub(crate) qid: u16,
+    pub(crate) padding: [u8; 62],
+}
 
 /// Begins every request.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use zerocopy::{Immutable, IntoBytes};
 
@@ -85,8 +85,9 @@ impl Device {
         }
     }
 
-    /// Agrees with the kernel on how to talk. Of the flags `wanted`, those that it knows are on.
-    pub(crate) fn handshake(&self, wanted: u64) -> io::Result<()> {
+    /// Agrees with the kernel on how to talk. Of the flags `wanted`, those that it knows are on, and
+    /// returned.
+    pub(crate) fn handshake(&self, wanted: u64) -> io::Result<u64> {
         let (mut incoming, mut outgoing) = (buffer(), buffer());
         loop {
             let Some(request) = self.receive(&mut incoming)? else {
@@ -105,13 +106,20 @@ impl Device {
                      {MAJOR}.{OLDEST_MINOR} (Linux 4.20) is needed"
                 )));
             }
-            answer.put(&agreed(&offered, wanted)).map_err(io::Error::other)?;
+            let agreed = agreed(&offered, wanted);
+            answer.put(&agreed).map_err(io::Error::other)?;
             self.send(answer.finish(request.unique(), Ok(())));
             // A newer kernel asks again with the version that it was told.
             if offered.major == MAJOR {
-                return Ok(());
+                return Ok(u64::from(agreed.flags2) << 32 | u64::from(agreed.flags));
             }
         }
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -15,6 +15,9 @@ pub enum Error {
     /// The option has a value that is no time.
     #[error("mount option {0:?} needs a number of seconds, such as timeout=1.5")]
     BadTimeout(String),
+    /// The option has a value that is no transport.
+    #[error("mount option {0:?} is not known; expected transport=auto, dev-fuse or io-uring")]
+    BadTransport(String),
     /// The mount point is not there.
     #[error("mount point {0} does not exist; make it with 'mkdir -p {0}'")]
     NoMountPoint(PathBuf),
@@ -32,6 +35,15 @@ pub enum Error {
         /// What to do.
         advice: &'static str,
     },
+    /// The kernel could have it and does not.
+    #[error(
+        "FUSE over io_uring is off in this kernel; turn it on as root with 'echo Y > {0}', or leave \
+         out transport=io-uring"
+    )]
+    RingsOff(&'static str),
+    /// There is no io_uring for FUSE.
+    #[error("FUSE over io_uring cannot be used ({0}); leave out transport=io-uring")]
+    NoRings(String),
     /// A label was given to a kernel that has none.
     #[error("{0} cannot be used: SELinux is not enabled here; leave the option out")]
     NoLabels(String),

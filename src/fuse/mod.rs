@@ -24,9 +24,11 @@ mod error;
 mod ops;
 mod options;
 mod request;
+mod ring;
+mod serve;
 mod session;
 mod told;
 
 pub use error::{Error, Result};
-pub use options::MountOptions;
+pub use options::{MountOptions, Transport};
 pub use session::{Mount, mount};

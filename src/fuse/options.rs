@@ -6,6 +6,25 @@ use crate::fuse::convert::FOREVER;
 use crate::fuse::error::{Error, Result};
 use crate::sys::MountFlags;
 
+/// How requests come from the kernel, and answers go to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// By reading and writing `/dev/fuse`.
+    DevFuse,
+    /// Through io_uring, on the processor that asks (Linux 6.14).
+    IoUring,
+}
+
+impl Transport {
+    /// Returns its name, as an option has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DevFuse => "dev-fuse",
+            Self::IoUring => "io-uring",
+        }
+    }
+}
+
 /// How a tree is mounted.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
@@ -18,6 +37,8 @@ pub struct MountOptions {
     volatile: bool,
     /// How long the kernel may believe what it was told.
     pub(crate) timeout: Duration,
+    /// How requests come; the best that there is, if it is not said.
+    pub(crate) transport: Option<Transport>,
     /// Files have no access control lists.
     pub(crate) no_acl: bool,
     /// What SELinux takes for the label of all files, with the name of the option.
@@ -34,6 +55,7 @@ impl Default for MountOptions {
             default_permissions: None,
             volatile: false,
             timeout: FOREVER,
+            transport: None,
             no_acl: false,
             context: None,
             source: "strata".to_owned(),
@@ -65,6 +87,12 @@ impl MountOptions {
             "noacl" => self.no_acl = true,
             _ if is_label(option) => self.context = Some(option.to_owned()),
             _ if option.starts_with("timeout=") => self.timeout = timeout(option)?,
+            "transport=auto" => self.transport = None,
+            "transport=dev-fuse" => self.transport = Some(Transport::DevFuse),
+            "transport=io-uring" => self.transport = Some(Transport::IoUring),
+            _ if option.starts_with("transport=") => {
+                return Err(Error::BadTransport(option.to_owned()));
+            }
             _ => match MountFlags::named(option) {
                 Some((flag, set)) => self.flags.apply(flag, set),
                 None => return Err(Error::UnknownOption(option.to_owned())),

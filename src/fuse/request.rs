@@ -19,6 +19,11 @@ impl<'a> Request<'a> {
     /// Returns the request that these bytes are; none if they are cut short.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, body) = InHeader::read_from_prefix(bytes).ok()?;
+        Self::new(header, body)
+    }
+
+    /// Returns the request of a header and what follows it.
+    pub(crate) fn new(header: InHeader, body: &'a [u8]) -> Option<Self> {
         // What a version to come adds at the end belongs to nothing that is read here.
         let extensions = usize::from(header.total_extlen) * 8;
         let body = body.get(..body.len().checked_sub(extensions)?)?;

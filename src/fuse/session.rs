@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::fuse::abi::init;
-use crate::fuse::device::{self, Device};
+use crate::fuse::device::Device;
 use crate::fuse::error::{Error, Result};
 use crate::fuse::ops::Requests;
-use crate::fuse::options::MountOptions;
+use crate::fuse::options::{MountOptions, Transport};
+use crate::fuse::serve::{self, Rings};
 use crate::overlay::{Overlay, Owners};
 use crate::sys::{self, Errno, Unmount};
 
@@ -21,6 +22,7 @@ const SUBTYPE: &str = "strata";
 #[derive(Debug)]
 pub struct Mount {
     target: PathBuf,
+    transport: Transport,
     serving: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -47,12 +49,13 @@ pub fn mount(
     let owners = overlay.owners();
     let native = owners.map_or(privileged, |owners| owners == Owners::Native);
     let access = Access::new(&options, privileged, native);
+    let rings = Rings::for_transport(options.transport)?;
     let device = open_device(target, &options, access, privileged)?;
     let device = Arc::new(Device::new(device));
     let wanted = wanted(&options, access);
     let (valid, acl) = (options.timeout, !options.no_acl);
     let requests = Requests::new(overlay, &device, statfs_of, valid, acl);
-    serve(requests, device, wanted, target).inspect_err(|_| {
+    serve(requests, device, (wanted, rings), target).inspect_err(|_| {
         if let Err(error) = sys::unmount(target, Unmount::Detach) {
             tracing::warn!("{error}");
         }
@@ -176,41 +179,22 @@ fn refused(target: &Path, error: &sys::Error) -> Error {
 }
 
 /// Agrees with the kernel and begins to serve; returns when the mount has answered.
-fn serve(requests: Requests, device: Arc<Device>, wanted: u64, target: &Path) -> Result<Mount> {
-    device.handshake(wanted).map_err(Error::Session)?;
-    let requests = Arc::new(requests);
-    let worker = |number| {
-        let (requests, device) = (Arc::clone(&requests), Arc::clone(&device));
-        std::thread::Builder::new()
-            .name(format!("serve-{number}"))
-            .spawn(move || answer_all(&requests, &device))
-            .map_err(Error::Session)
-    };
-    let serving = (0..worker_count()).map(worker).collect::<Result<_>>()?;
+fn serve(
+    requests: Requests,
+    device: Arc<Device>,
+    (wanted, rings): (u64, Option<Rings>),
+    target: &Path,
+) -> Result<Mount> {
+    let over_rings = if rings.is_some() { init::OVER_IO_URING } else { 0 };
+    let agreed = device.handshake(wanted | over_rings).map_err(Error::Session)?;
+    let rings = rings.filter(|_| agreed & init::OVER_IO_URING != 0);
+    let transport = if rings.is_some() { Transport::IoUring } else { Transport::DevFuse };
+    let serving = serve::begin(&(Arc::new(requests), device), rings)?;
     // The mount is asked from another thread than those that answer.
     match std::fs::read_dir(target) {
-        Ok(_) => Ok(Mount { target: target.to_owned(), serving }),
+        Ok(_) => Ok(Mount { target: target.to_owned(), transport, serving }),
         Err(source) => Err(Error::Silent { target: target.to_owned(), source }),
     }
-}
-
-/// Answers requests until there are no more.
-fn answer_all(requests: &Requests, device: &Device) -> io::Result<()> {
-    let (mut incoming, mut outgoing) = (device::buffer(), device::buffer());
-    while let Some(request) = device.receive(&mut incoming)? {
-        let answer = requests.serve(&request, &mut outgoing);
-        if request.is_answered() {
-            device.send(answer);
-        }
-    }
-    Ok(())
-}
-
-/// Returns how many threads answer: more than there are processors, because one that copies a large
-/// file up must not keep the others waiting.
-fn worker_count() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (2 * processors).clamp(4, 16)
 }
 
 impl Mount {
@@ -219,10 +203,15 @@ impl Mount {
         &self.target
     }
 
+    /// Returns how requests come.
+    pub const fn transport(&self) -> Transport {
+        self.transport
+    }
+
     /// Serves until the tree is unmounted, by this process when it is told to end (SIGTERM, SIGINT,
     /// SIGHUP) or by another one.
     pub fn wait(self) -> Result<()> {
-        let Self { target, serving } = self;
+        let Self { target, serving, .. } = self;
         let unmount_on_signal = std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {

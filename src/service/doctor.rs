@@ -194,7 +194,7 @@ fn namespaces() -> Finding {
     Finding::good(WHAT, "can be made")
 }
 
-/// Two things that the kernel may have and strata does not use so far: nothing to do about them.
+/// What the kernel may have and strata does not use so far: nothing to do about it.
 fn passthrough(machine: &Machine) -> Finding {
     let found = match machine.kernel_version() >= (6, 9) {
         true => "the kernel has it; strata does not use it yet",
@@ -204,14 +204,23 @@ fn passthrough(machine: &Machine) -> Finding {
 }
 
 fn io_uring(machine: &Machine) -> Finding {
-    let has = machine.kernel_version() >= (6, 14);
-    let found = match text("/sys/module/fuse/parameters/enable_uring").trim() {
-        "Y" | "1" => "on; strata does not use it yet",
-        "" if has => "the kernel was built without it; strata does not use it yet",
-        "" => "the kernel has it from 6.14 on; strata does not use it yet",
-        _ => "off; strata does not use it yet",
-    };
-    Finding::good("FUSE over io_uring", found)
+    const WHAT: &str = "FUSE over io_uring";
+    let slow = |found, command| Finding::other(WHAT, Verdict::Slow, found, command);
+    let allowed = text("/proc/sys/kernel/io_uring_disabled");
+    match text("/sys/module/fuse/parameters/enable_uring").trim() {
+        "Y" | "1" if allowed.trim() != "0" && !allowed.is_empty() => {
+            slow("on; but io_uring is forbidden", "sysctl kernel.io_uring_disabled=0")
+        }
+        "Y" | "1" => Finding::good(WHAT, "on; new mounts use it"),
+        "" if machine.kernel_version() >= (6, 14) => {
+            Finding::good(WHAT, "the kernel was built without it, or its fuse module is not loaded")
+        }
+        "" => Finding::good(WHAT, "the kernel has it from 6.14 on"),
+        _ => slow(
+            "off; with it a request takes a fraction of the time",
+            "echo Y > /sys/module/fuse/parameters/enable_uring (as root)",
+        ),
+    }
 }
 
 /// Returns the kind of file system at a path: that of the longest mount point above it, the last of

@@ -113,6 +113,7 @@ impl Strata {
             target: target.to_owned(),
             pid: i32::try_from(std::process::id()).unwrap_or(0),
             writable,
+            transport: Some(mount.transport().name().to_owned()),
             since: jiff::Timestamp::now(),
         };
         self.store.set_mounted(&container.id, &state, &lock)?;

@@ -48,6 +48,9 @@ pub struct MountState {
     pub pid: i32,
     /// Whether it can be written to.
     pub writable: bool,
+    /// How requests come from the kernel; older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<String>,
     /// Since when, RFC 3339.
     pub since: jiff::Timestamp,
 }

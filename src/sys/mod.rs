@@ -9,6 +9,7 @@
 //! somebody's tree cannot lead out of it.
 #![allow(unsafe_code, reason = "this is the room for it")]
 
+mod cpu;
 mod dir;
 mod error;
 mod fd;
@@ -18,10 +19,12 @@ mod lock;
 mod mount;
 mod process;
 mod random;
+mod ring;
 mod terminal;
 mod time;
 mod xattr;
 
+pub use cpu::{Cpus, pin_to_cpu};
 pub use dir::{DirStream, RawEntry};
 pub use error::{Errno, Error, Result};
 pub use fd::{
@@ -43,6 +46,7 @@ pub use process::{
     wait_for_interrupt,
 };
 pub use random::random_bytes;
+pub use ring::{CommandRing, SECOND_PART};
 pub use terminal::{Hidden, hide_typing, show_typing};
 pub use time::Time;
 pub use xattr::{
