@@ -1,5 +1,6 @@
 //! The commands, as a person types them.
 
+mod analyze;
 mod append;
 mod archive_errors;
 mod archive_load;

@@ -8,6 +8,7 @@
 //! to standard error. A closed pipe is no error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
 
+mod analyze;
 mod append;
 mod blame;
 mod cat;
@@ -116,6 +117,7 @@ enum Command {
     Image(group::Image),
     #[command(subcommand)]
     Container(group::Container),
+    Analyze(analyze::Arguments),
     Append(append::Arguments),
     Blame(blame::Arguments),
     Cat(cat::Arguments),
@@ -254,6 +256,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Image(command) => dispatch(command.into(), context),
         Command::Container(command) => dispatch(command.into(), context),
+        Command::Analyze(arguments) => analyze::run(&arguments, context),
         Command::Append(arguments) => append::run(arguments, context),
         Command::Blame(arguments) => blame::run(&arguments, context),
         Command::Cat(arguments) => cat::run(&arguments, context),

@@ -78,7 +78,8 @@ impl Strata {
         Ok(found.into_iter().map(row).collect())
     }
 
-    fn indexes(&self, image: &Image) -> Result<Vec<Index>> {
+    /// Returns the indexes of the layers of an image, the lowest first.
+    pub(crate) fn indexes(&self, image: &Image) -> Result<Vec<Index>> {
         let index = |layer: &DiffId| self.store.layer(*layer);
         Ok(image.layers().iter().map(index).collect::<crate::store::Result<_>>()?)
     }

@@ -3,6 +3,7 @@
 //! A verb reads here from its beginning to its end: which rooms it asks, in which order. Nothing is
 //! printed; long work tells its [`Progress`].
 
+mod analyze;
 mod append;
 mod background;
 mod browse;
@@ -54,6 +55,7 @@ pub use crate::layer::{Depth, Kind};
 pub use crate::registry::{Kept, Options as RegistryOptions, Server, base64};
 pub use crate::store::Footprint;
 pub use crate::sys::Time;
+pub use analyze::{Analysis, WastedPath};
 pub use append::AppendRequest;
 pub use background::{Background, Serving, runs_as_root};
 pub use browse::{TreeFile, TreePath, Walk, glob};
