@@ -12,6 +12,7 @@ mod containers;
 mod cp;
 mod crash;
 mod diff;
+mod explore;
 mod formats;
 mod layers;
 mod login;

@@ -19,6 +19,7 @@ mod df;
 mod diff;
 mod doctor;
 mod error;
+mod explore;
 mod export;
 mod file;
 mod find;
@@ -141,6 +142,7 @@ enum Command {
     Create(create::Arguments),
     Diff(diff::Arguments),
     Doctor(doctor::Arguments),
+    Explore(explore::Arguments),
     Export(export::Arguments),
     Find(find::Arguments),
     History(history::Arguments),
@@ -266,6 +268,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Create(arguments) => create::run(arguments, context),
         Command::Diff(arguments) => diff::run(&arguments, context),
         Command::Doctor(_) => doctor::run(context),
+        Command::Explore(arguments) => explore::run(&arguments, context),
         Command::Export(arguments) => export::run(&arguments, context),
         Command::Find(arguments) => find::run(&arguments, context),
         Command::History(arguments) => history::run(&arguments, context),

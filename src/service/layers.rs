@@ -86,7 +86,7 @@ impl Strata {
 }
 
 /// Returns what the history says made each layer.
-fn makers(image: &Image) -> Vec<String> {
+pub(crate) fn makers(image: &Image) -> Vec<String> {
     let steps = steps(&image.config.history, image.layers()).into_iter();
     let told = |step: crate::image::Step<'_, DiffId>| {
         let history = step.history.cloned().unwrap_or_default();
