@@ -27,12 +27,13 @@ const ROOMS: [(&str, &[&str]); 12] = [
 ];
 
 /// Outside crates that have a home, and the rooms that they may be used in.
-const HOMES: [(&str, &[&str]); 23] = [
+const HOMES: [(&str, &[&str]); 24] = [
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("gotmpl", &["cli"]),
     ("indicatif", &["cli"]),
+    ("ratatui", &["cli"]),
     ("similar", &["cli"]),
     ("tracing_subscriber", &["cli"]),
     ("zerocopy", &["fuse"]),

@@ -1,5 +1,6 @@
 //! The commands, as a person types them.
 
+mod analyze;
 mod append;
 mod archive_errors;
 mod archive_load;
@@ -11,6 +12,7 @@ mod containers;
 mod cp;
 mod crash;
 mod diff;
+mod explore;
 mod formats;
 mod layers;
 mod login;

@@ -56,6 +56,28 @@ pub(crate) fn binary_size(bytes: u64) -> String {
     format!("{}{}", text.trim_end_matches('.'), BINARY_UNITS[unit])
 }
 
+/// Reads a size: a number, and a unit of 1000 (`kB`, `20MB`) or of 1024 (`KiB`, `1.5GiB`).
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it was held against the limits; a part of a byte is none"
+)]
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size (expected bytes, or as 20MB or 1.5GiB)");
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let (letter, base) = match unit.strip_suffix("ib") {
+        Some(letter) if !letter.is_empty() => (letter, 1024_f64),
+        _ => (unit.strip_suffix('b').unwrap_or(&unit), 1000_f64),
+    };
+    let power = ["", "k", "m", "g", "t", "p", "e"].iter().position(|known| *known == letter);
+    let power = i32::try_from(power.ok_or_else(wrong)?).map_err(|_| wrong())?;
+    let bytes = number * base.powi(power);
+    if bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
 /// Returns how long ago something was: `3 weeks ago`.
 pub(crate) fn ago(time: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(time.as_second()).max(0);
@@ -154,6 +176,25 @@ mod tests {
             (999_970, "1MB"),
         ] {
             assert_eq!(size_of_room(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_in_both_kinds_of_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("20B", 20),
+            ("1.5kB", 1500),
+            ("20MB", 20_000_000),
+            ("20 mb", 20_000_000),
+            ("3G", 3_000_000_000),
+            ("1.5GiB", 1_610_612_736),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MB", "-1", "1.2.3", "1XB", "1iB", "20MBB", "99EB", "1e3"] {
+            assert!(parse_size(text).is_err(), "{text}");
         }
     }
 

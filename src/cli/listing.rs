@@ -14,6 +14,28 @@ pub(crate) fn shown(name: &[u8]) -> Vec<u8> {
     name.iter().map(|byte| if byte.is_ascii_control() { b'?' } else { *byte }).collect()
 }
 
+/// Returns a name or a line as text: what is not UTF-8, and characters that are not seen or would change
+/// what is seen, are escaped.
+pub(crate) fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                // Marks that turn the direction of what follows, and those without a width.
+                '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' => {
+                    text.extend(letter.escape_unicode());
+                }
+                _ if letter.is_control() => text.extend(letter.escape_default()),
+                _ => text.push(letter),
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
 /// Returns the letters of type and permissions: `drwxr-xr-x`.
 pub(crate) fn mode(file: &TreeFile) -> String {
     let kind = match file.kind {
@@ -125,6 +147,18 @@ mod tests {
             (Kind::Socket, 0, "s---------"),
         ] {
             assert_eq!(mode(&file(kind, permissions)), letters);
+        }
+    }
+
+    #[test]
+    fn what_would_not_be_seen_as_it_is_is_escaped() {
+        for (bytes, text) in [
+            (&b"plain \xc3\xa4\xe4\xb8\xad"[..], "plain ä中"),
+            (b"\x1b[2J\n\t\x7f", "\\u{1b}[2J\\n\\t\\u{7f}"),
+            (b"a\xff\xc3b", "a\\xff\\xc3b"),
+            ("turn\u{202e}ed\u{200b}".as_bytes(), "turn\\u{202e}ed\\u{200b}"),
+        ] {
+            assert_eq!(escaped(bytes), text);
         }
     }
 

@@ -8,6 +8,7 @@
 //! to standard error. A closed pipe is no error.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
 
+mod analyze;
 mod append;
 mod blame;
 mod cat;
@@ -18,6 +19,7 @@ mod df;
 mod diff;
 mod doctor;
 mod error;
+mod explore;
 mod export;
 mod file;
 mod find;
@@ -116,6 +118,7 @@ enum Command {
     Image(group::Image),
     #[command(subcommand)]
     Container(group::Container),
+    Analyze(analyze::Arguments),
     Append(append::Arguments),
     Blame(blame::Arguments),
     Cat(cat::Arguments),
@@ -139,6 +142,7 @@ enum Command {
     Create(create::Arguments),
     Diff(diff::Arguments),
     Doctor(doctor::Arguments),
+    Explore(explore::Arguments),
     Export(export::Arguments),
     Find(find::Arguments),
     History(history::Arguments),
@@ -254,6 +258,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Image(command) => dispatch(command.into(), context),
         Command::Container(command) => dispatch(command.into(), context),
+        Command::Analyze(arguments) => analyze::run(&arguments, context),
         Command::Append(arguments) => append::run(arguments, context),
         Command::Blame(arguments) => blame::run(&arguments, context),
         Command::Cat(arguments) => cat::run(&arguments, context),
@@ -263,6 +268,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Create(arguments) => create::run(arguments, context),
         Command::Diff(arguments) => diff::run(&arguments, context),
         Command::Doctor(_) => doctor::run(context),
+        Command::Explore(arguments) => explore::run(&arguments, context),
         Command::Export(arguments) => export::run(&arguments, context),
         Command::Find(arguments) => find::run(&arguments, context),
         Command::History(arguments) => history::run(&arguments, context),

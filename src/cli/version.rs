@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::format::binary_size;
-use crate::cli::output::{compact_json, line, print};
-use crate::cli::template::{Functions, Template, from_document};
+use crate::cli::output::{line, print};
+use crate::cli::template::print_document;
 use crate::image::Platform;
 use crate::service::{ContainerStatus, Machine};
 
@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // There is no other side; who asks for its version gets the program's.
     let document = json!({"Client": part, "Server": part});
     if let Some(format) = arguments.format.as_deref().filter(|format| !format.is_empty()) {
-        return formatted(document, format);
+        return print_document(document, format);
     }
     let text = format!(
         "Client:\n Version:           {VERSION}\n OS/Arch:           {}/{}",
@@ -76,7 +76,7 @@ pub(crate) fn run_info(arguments: &InfoArguments, context: &Context) -> Result<(
             "ServerVersion": VERSION,
             "IndexServerAddress": "https://index.docker.io/v1/",
         });
-        return formatted(document, format);
+        return print_document(document, format);
     }
     let mut text = format!("Client:\n Version:    {VERSION}\n\nServer:\n");
     for (name, value) in [
@@ -99,15 +99,4 @@ pub(crate) fn run_info(arguments: &InfoArguments, context: &Context) -> Result<(
         writeln!(text, " {name}: {value}").map_err(std::io::Error::other)?;
     }
     print(text.as_bytes())
-}
-
-fn formatted(document: Value, format: &str) -> Result<(), Failure> {
-    if format == "json" {
-        return compact_json(&document);
-    }
-    let wrong = |text: String| format!("template parsing error: {text}");
-    let template = Template::parse(format, Functions::Object)
-        .map_err(|text| Failure::Template(wrong(text)))?;
-    let text = template.render(&from_document(document));
-    line(&text.map_err(|text| Failure::Words(wrong(text)))?)
 }

@@ -164,7 +164,7 @@ impl<'a> Apply<'a> {
                 Some(found) => self.tree.set_inode(entry, self.tree.inode_of(found)),
                 None => {
                     return Err(Error::LowerLink {
-                        path: self.tree.path(entry),
+                        path: String::from_utf8_lossy(&self.tree.path(entry)).into_owned(),
                         target: String::from_utf8_lossy(&target).into_owned(),
                     });
                 }

@@ -115,15 +115,15 @@ impl Tree {
         self.names.get(start..start + usize::from(entry.name_len)).unwrap_or_default()
     }
 
-    /// Returns the path of an entry without a leading slash, for messages.
-    pub(crate) fn path(&self, mut entry: EntryId) -> String {
+    /// Returns the path of an entry, also of a removed one, without a leading slash.
+    pub(crate) fn path(&self, mut entry: EntryId) -> Vec<u8> {
         let mut parts = Vec::new();
         while entry != ROOT {
-            parts.push(String::from_utf8_lossy(self.name(entry)).into_owned());
+            parts.push(self.name(entry));
             entry = self.entry(entry).parent;
         }
         parts.reverse();
-        parts.join("/")
+        parts.join(&b'/')
     }
 
     /// Returns the entry `name` of a directory, whiteouts included.
@@ -372,7 +372,7 @@ mod tests {
         let made = tree.make_dirs(parts("a/b/c"), &read_link).unwrap().unwrap();
         assert_eq!(tree.make_dirs(parts("a/b/c"), &read_link).unwrap(), Some(made));
         assert_eq!(tree.find(&parts("a/b/c"), &read_link).unwrap(), Some(made));
-        assert_eq!(tree.path(made), "a/b/c");
+        assert_eq!(tree.path(made), b"a/b/c");
         assert_eq!(tree.find(&parts("a/x"), &read_link).unwrap(), None);
     }
 

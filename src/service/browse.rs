@@ -68,7 +68,7 @@ pub struct TreeFile {
 }
 
 impl TreeFile {
-    fn new(path: Vec<u8>, item: &Item<'_>) -> Result<Self> {
+    pub(crate) fn new(path: Vec<u8>, item: &Item<'_>) -> Result<Self> {
         let attr = item.attr()?;
         let target = match attr.kind() {
             Kind::Symlink => Some(item.read_link()?.as_bytes().to_vec()),
@@ -113,6 +113,7 @@ pub enum Walk {
 }
 
 /// A tree that is kept while it is looked at.
+#[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) overlay: Overlay,
     name: String,
@@ -288,7 +289,8 @@ fn reversed(path: &[u8]) -> Vec<Vec<u8>> {
     names.filter(|name| !name.is_empty() && *name != b".").map(<[u8]>::to_vec).collect()
 }
 
-fn join(dir: &[u8], name: &OsStr) -> Vec<u8> {
+/// Returns the path of a name in a directory.
+pub(crate) fn join(dir: &[u8], name: &OsStr) -> Vec<u8> {
     let slash: &[u8] = if dir.ends_with(b"/") { b"" } else { b"/" };
     [dir, slash, name.as_bytes()].concat()
 }

@@ -106,6 +106,9 @@ pub enum Error {
         #[source]
         source: Box<Self>,
     },
+    /// Something is where a copy would go.
+    #[error("{} exists: choose another path", .0.display())]
+    Exists(std::path::PathBuf),
     /// Links lead to links without end.
     #[error("{0} leads through more than 40 symbolic links")]
     LinkLoop(String),

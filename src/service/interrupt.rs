@@ -20,12 +20,21 @@ impl Strata {
     /// From now on SIGINT and SIGTERM end the process with what it has not finished: what was being
     /// made is deleted, and a terminal shows again what is typed. [`hold_interrupts`] came before.
     pub fn abandon_on_interrupt(&self) -> Result<()> {
+        self.abandon_on_interrupt_after(|| {})
+    }
+
+    /// Does the same after what is said.
+    pub fn abandon_on_interrupt_after(
+        &self,
+        tidy_up: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
         let store = self.store.clone();
         let wait = move || {
             let signal = match sys::wait_for_interrupt() {
                 Ok(signal) => signal,
                 Err(error) => return tracing::warn!("{error}"),
             };
+            tidy_up();
             store.abandon();
             let stdin = io::stdin();
             if stdin.is_terminal()

@@ -78,14 +78,15 @@ impl Strata {
         Ok(found.into_iter().map(row).collect())
     }
 
-    fn indexes(&self, image: &Image) -> Result<Vec<Index>> {
+    /// Returns the indexes of the layers of an image, the lowest first.
+    pub(crate) fn indexes(&self, image: &Image) -> Result<Vec<Index>> {
         let index = |layer: &DiffId| self.store.layer(*layer);
         Ok(image.layers().iter().map(index).collect::<crate::store::Result<_>>()?)
     }
 }
 
 /// Returns what the history says made each layer.
-fn makers(image: &Image) -> Vec<String> {
+pub(crate) fn makers(image: &Image) -> Vec<String> {
     let steps = steps(&image.config.history, image.layers()).into_iter();
     let told = |step: crate::image::Step<'_, DiffId>| {
         let history = step.history.cloned().unwrap_or_default();

@@ -3,6 +3,7 @@
 //! A verb reads here from its beginning to its end: which rooms it asks, in which order. Nothing is
 //! printed; long work tells its [`Progress`].
 
+mod analyze;
 mod append;
 mod background;
 mod browse;
@@ -14,6 +15,7 @@ mod diff;
 mod directory;
 mod doctor;
 mod error;
+mod explore;
 mod export;
 mod filter;
 mod history;
@@ -54,6 +56,7 @@ pub use crate::layer::{Depth, Kind};
 pub use crate::registry::{Kept, Options as RegistryOptions, Server, base64};
 pub use crate::store::Footprint;
 pub use crate::sys::Time;
+pub use analyze::{Analysis, WastedPath};
 pub use append::AppendRequest;
 pub use background::{Background, Serving, runs_as_root};
 pub use browse::{TreeFile, TreePath, Walk, glob};
@@ -63,6 +66,7 @@ pub use copy::{Copied, CopyRequest};
 pub use diff::{DiffKind, DiffLine};
 pub use doctor::{Finding, Verdict};
 pub use error::{Error, Result};
+pub use explore::{Explorer, Level, LevelFile, Replace};
 pub use filter::Filters;
 pub use history::HistoryRow;
 pub use images::{ImageRow, Removed};

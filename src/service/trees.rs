@@ -68,21 +68,7 @@ impl Strata {
     /// a second one, the first is held against what is below it.
     pub fn diff_trees(&self, first: &str, second: Option<&str>) -> Result<Vec<DiffLine>> {
         let (before, after) = self.open_pair(first, second)?;
-        let mut lines = Lines::default();
-        compare(&before.overlay, &after.overlay, &mut |path, difference| {
-            match difference {
-                _ if path.is_empty() => {}
-                Difference::Deleted(_) => lines.deleted(path),
-                Difference::Added(_) => lines.added(path),
-                Difference::Both { after, parts, .. } => {
-                    if is_told(parts, after.kind()?) {
-                        lines.changed(path);
-                    }
-                }
-            }
-            Ok::<_, Error>(())
-        })?;
-        Ok(lines.finish())
+        diff_lines(&before, &after)
     }
 
     /// Shows every file that two trees do not have alike to `visit`, sorted by path. Without a second
@@ -128,6 +114,25 @@ impl Strata {
             None => Err(Error::NoContainer(first.to_owned())),
         }
     }
+}
+
+/// Returns what the second of two trees has otherwise than the first, as docker lists it.
+pub(crate) fn diff_lines(before: &Tree, after: &Tree) -> Result<Vec<DiffLine>> {
+    let mut lines = Lines::default();
+    compare(&before.overlay, &after.overlay, &mut |path, difference| {
+        match difference {
+            _ if path.is_empty() => {}
+            Difference::Deleted(_) => lines.deleted(path),
+            Difference::Added(_) => lines.added(path),
+            Difference::Both { after, parts, .. } => {
+                if is_told(parts, after.kind()?) {
+                    lines.changed(path);
+                }
+            }
+        }
+        Ok::<_, Error>(())
+    })?;
+    Ok(lines.finish())
 }
 
 /// Tells whether a difference is one: the time of a directory says only that something in it has

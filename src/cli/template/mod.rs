@@ -12,6 +12,9 @@ mod value;
 use gotmpl::parse::{ListNode, Parser};
 use gotmpl::{MissingKey, TemplateError, Value};
 
+use crate::cli::error::Failure;
+use crate::cli::output::{compact_json, line};
+
 pub(crate) use functions::Functions;
 pub(crate) use value::{from_document, text};
 
@@ -122,6 +125,18 @@ impl Template {
             None => (None, text.to_owned()),
         }
     }
+}
+
+/// Prints a document as `--format` asks for it: `json`, or what a template makes of it.
+pub(crate) fn print_document(document: serde_json::Value, format: &str) -> Result<(), Failure> {
+    if format == "json" {
+        return compact_json(&document);
+    }
+    let wrong = |text: String| format!("template parsing error: {text}");
+    let template = Template::parse(format, Functions::Object)
+        .map_err(|text| Failure::Template(wrong(text)))?;
+    let text = template.render(&from_document(document));
+    line(&text.map_err(|text| Failure::Words(wrong(text)))?)
 }
 
 fn parse(text: &str) -> Result<ListNode, String> {

@@ -3,6 +3,7 @@
 mod chains;
 mod tars;
 mod told;
+mod uses;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

@@ -19,7 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::fuse::MountOptions;
-use crate::layer::{Kind, decompress};
+use crate::layer::{Kind, components, decompress};
 use crate::overlay::Item;
 use crate::service::browse::{Last, Tree};
 use crate::service::copy::folder::{Folder, Owners};
@@ -126,7 +126,7 @@ impl Strata {
                 self.copy_out(&self.source(&from, request)?, output)
             }
             (Word::Tree(from), Word::Host(to)) => {
-                self.copy_to_host(&self.source(&from, request)?, &to, request)
+                self.copy_to_host(&self.source(&from, request)?, &to, request.archive)
             }
             (Word::Tree(from), Word::Tree(to)) => {
                 let source = self.source(&from, request)?;
@@ -201,7 +201,22 @@ impl Strata {
         Ok(Copied { bytes: 0, to: None })
     }
 
-    fn copy_to_host(&self, source: &Source, to: &[u8], request: &CopyRequest) -> Result<Copied> {
+    /// Copies a file of an open tree, with all below it, to a path of the host; a container is the one
+    /// that the tree shows.
+    pub(crate) fn copy_from_tree(
+        &self,
+        tree: Tree,
+        container: Option<&Container>,
+        path: &[u8],
+        to: &Path,
+    ) -> Result<Copied> {
+        let names = components(path).into_iter().map(<[u8]>::to_vec).collect();
+        let path = CleanPath::new(path, b"");
+        let source = Source { tree, container: container.cloned(), path, names };
+        self.copy_to_host(&source, to.as_os_str().as_bytes(), false)
+    }
+
+    fn copy_to_host(&self, source: &Source, to: &[u8], archive: bool) -> Result<Copied> {
         let to = CleanPath::new(to, working_directory()?.as_os_str().as_bytes());
         let (place, there) = host_destination(&to)?;
         let input = Input::Tree(source);
@@ -221,7 +236,7 @@ impl Strata {
         }
         let root = sys::open_dir_path(&dir)?;
         let folder = Folder { root, owners: Owners::IfAllowed };
-        let owner = if request.archive { Owner::Source } else { Owner::Caller };
+        let owner = if archive { Owner::Source } else { Owner::Caller };
         let shown_dir = dir.display().to_string();
         let bytes = self.run(input, &Skip::new(), folder, Vec::new(), name, owner, shown_dir)?;
         Ok(Copied { bytes, to: Some(shown) })
