@@ -6,6 +6,7 @@ use proptest::test_runner::TestRunner;
 
 use crate::op::{LowerFile, LowerKind, lower, with_links_on_top};
 use crate::oracle::act::{Act, How, act, rounds};
+use crate::oracle::data::Data;
 use crate::oracle::deviations::{DEVIATIONS, Deviation};
 use crate::oracle::hands::{Answer, Hands};
 use crate::oracle::seen::{Difference, Seen, compare_seen, compare_trees, numbers, tree};
@@ -68,6 +69,17 @@ pub(crate) struct Found {
     pub(crate) difference: Difference,
 }
 
+/// Tells whether answers say where data or a hole is in a tree that has blocks without data. Whether
+/// such a block counts as data depends on which of it the kernel has in memory; `oracle::bytes` sees to
+/// it that the answers go with the content.
+fn depend_on_memory(acts: &[Act], act: &Act, answers: [&Answer; 2]) -> bool {
+    matches!(act, Act::Data(_, Data::Next(_) | Data::Hole(_)))
+        && acts.iter().any(|act| matches!(act, Act::Data(_, Data::Allocate(..))))
+        && answers.iter().all(|answer| {
+            matches!(answer, Answer::Did(_) | Answer::Refused(nix::errno::Errno::ENXIO))
+        })
+}
+
 fn compare_answers(act: &Act, strata: &Answer, kernel: &Answer) -> Vec<Difference> {
     let at = format!("{act:?}");
     match (strata, kernel) {
@@ -95,6 +107,9 @@ pub(crate) fn differences(cases: &[Case], metacopy: bool) -> Vec<Found> {
                 let [kernel, dirs, image] = hands.each_mut().map(|hands| hands.act(act));
                 let mut differ = Vec::new();
                 for (world, answer) in [(World::Dirs, dirs), (World::Image, image)] {
+                    if depend_on_memory(&cases[tree].1, act, [&answer, &kernel]) {
+                        continue;
+                    }
                     differ.extend(
                         compare_answers(act, &answer, &kernel)
                             .into_iter()
