@@ -20,6 +20,7 @@
 
 mod containers;
 mod download;
+mod duplicate;
 mod error;
 mod files;
 mod gc;
@@ -29,6 +30,7 @@ mod lease;
 mod objects;
 mod pins;
 mod refs;
+mod snapshots;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ pub use gc::Collected;
 pub use images::{Image, Source, read_limited};
 pub use lease::{Claim, Lease};
 pub use refs::{Ref, RefName};
+pub use snapshots::{Snapshot, SnapshotLock};
 pub use stage::Stage;
 pub use usage::{Footprint, Footprints};
 
