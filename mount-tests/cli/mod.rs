@@ -33,5 +33,6 @@ mod removal;
 mod resume;
 mod same;
 mod signals;
+mod snapshots;
 mod squash;
 mod words;

@@ -80,7 +80,7 @@ impl ContainerStatus {
 }
 
 /// Tells whether a name has a text in it; `^` is its beginning and `$` its end, as for docker.
-fn is_called(name: &str, wanted: &str) -> bool {
+pub(crate) fn is_called(name: &str, wanted: &str) -> bool {
     let (from_start, wanted) = match wanted.strip_prefix('^') {
         Some(rest) => (true, rest),
         None => (false, wanted),
@@ -211,6 +211,11 @@ impl Strata {
     /// Returns the size of the files in the writable layer of a container in bytes.
     pub fn written(&self, row: &ContainerRow) -> Result<u64> {
         written_below(&self.store.upper(&row.id))
+    }
+
+    /// Returns the size of the files of the snapshots of a container in bytes, shared ones once.
+    pub fn kept(&self, row: &ContainerRow) -> Result<u64> {
+        written_below(&self.store.snapshots_dir(&row.id))
     }
 
     pub(crate) fn status(&self, id: &str) -> Result<ContainerStatus> {

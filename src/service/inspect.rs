@@ -152,10 +152,17 @@ impl Strata {
     }
 }
 
-/// Returns the size of the files below a directory in bytes. A file whose attributes alone were
-/// copied takes no room and counts nothing; one that vanishes meanwhile, neither.
+/// Returns the size of the files below a directory in bytes.
 pub(crate) fn written_below(dir: &Path) -> Result<u64> {
     let mut total = 0;
+    each_file_below(dir, &mut |_, bytes| total += bytes)?;
+    Ok(total)
+}
+
+/// Shows every regular file below a directory to `visit`, once: its device and inode, and its size in
+/// bytes. A file whose attributes alone were copied takes no room and counts nothing; one that vanishes
+/// meanwhile, neither.
+pub(crate) fn each_file_below(dir: &Path, visit: &mut dyn FnMut((u64, u64), u64)) -> Result<()> {
     let mut seen = HashSet::new();
     let mut pending = vec![dir.to_owned()];
     while let Some(dir) = pending.pop() {
@@ -172,12 +179,13 @@ pub(crate) fn written_below(dir: &Path) -> Result<u64> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(io_error("read", shown())(error)),
             };
+            let inode = (metadata.dev(), metadata.ino());
             if metadata.is_dir() {
                 pending.push(entry.path());
-            } else if metadata.is_file() && seen.insert((metadata.dev(), metadata.ino())) {
-                total += metadata.len().min(metadata.blocks() * BLOCK);
+            } else if metadata.is_file() && seen.insert(inode) {
+                visit(inode, metadata.len().min(metadata.blocks() * BLOCK));
             }
         }
     }
-    Ok(total)
+    Ok(())
 }

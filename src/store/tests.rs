@@ -263,8 +263,14 @@ fn a_container_has_one_owner_at_a_time() {
     let made = container("c", Digest::of(b"x"));
     store.create_container(&made).unwrap();
     let lock = store.lock_container(&made.id).unwrap();
-    let state =
-        MountState { target: "/mnt".into(), pid: 42, writable: true, since: Timestamp::UNIX_EPOCH };
+    let state = MountState {
+        target: "/mnt".into(),
+        pid: 42,
+        writable: true,
+        since: Timestamp::UNIX_EPOCH,
+        options: Vec::new(),
+        foreground: false,
+    };
     assert_eq!(store.mounted(&made.id).unwrap(), Mounted::No);
     store.set_mounted(&made.id, &state, &lock).unwrap();
     assert_eq!(store.mounted(&made.id).unwrap(), Mounted::Alive(state.clone()));
