@@ -294,6 +294,43 @@ fn snapshots_are_listed_as_they_are_asked_for() {
     assert_eq!(session.run(&["snapshot", "box"]), "3\n");
 }
 
+#[test]
+fn a_snapshot_is_looked_at_without_going_back() {
+    for who in [Who::Root, Who::User] {
+        let session = with_container(who);
+        let mount = session.path("mount");
+        who.act(|| change(&mount));
+        session.run(&["snapshot", "box", "first"]);
+        let changed = session.run(&["diff", "box"]);
+        assert_eq!(session.run(&["diff", "box@first"]), changed);
+        assert_eq!(session.run(&["diff", "box@first", "box"]), "");
+        who.act(|| change_again(&mount));
+        assert_eq!(session.run(&["diff", "box@first"]), changed);
+        let said = session.run(&["diff", "--name-status", "box@first", "box"]);
+        let expected = "A\t/deleted\nD\t/kept/a\nD\t/kept/b\nD\t/moved/a\nD\t/moved/b\nM\t/new/again\n\
+                        M\t/new/file\nA\t/new/moved/a\nA\t/new/moved/b\nD\t/new/sparse\n";
+        assert_eq!(said, expected);
+        assert_eq!(session.run(&["cat", "box@first:/new/again"]), "new\n");
+        assert_eq!(session.run(&["ls", "box@first:/moved"]), "a\nb\n");
+        let all = session.run(&["export", "box@first"]);
+        assert!(all.contains("content of two names"));
+        session.run(&["cp", "box@first:/linked", "copy"]);
+        let copy = fs::read_to_string(session.path("copy")).unwrap();
+        assert_eq!(copy, "content of two names\n");
+        session.run(&["cp", "box@first:/kept/a", "box:/"]);
+        assert_eq!(who.act(|| fs::read_to_string(mount.join("a")).unwrap()), copy);
+        for (arguments, said) in [
+            (["cp", "copy", "box@first:/"], "box@first is a snapshot, which never changes"),
+            (["diff", "box@none", "box"], "box has no snapshot none; see 'strata snapshots box'"),
+            (["diff", "none@first", "box"], "No such object: none@first"),
+        ] {
+            let output = session.try_run(&arguments);
+            assert_eq!(output.code, 1, "{arguments:?}");
+            assert!(output.stderr.contains(said), "{arguments:?}: {}", output.stderr);
+        }
+    }
+}
+
 /// Fills the mount with so much that copying it takes a while.
 fn fill(session: &Session) {
     let dir = session.path("mount/many");

@@ -299,6 +299,18 @@ impl Strata {
         Ok(Overlay::inspect(Box::new(self.lower(image)?), dirs.to_upper(Sync::Always))?)
     }
 
+    /// Returns the tree that a container was when a snapshot was taken.
+    pub(crate) fn inspect_snapshot(
+        &self,
+        container: &Container,
+        image: &Image,
+        snapshot: &str,
+    ) -> Result<Overlay> {
+        let upper = self.store.snapshot_upper(&container.id, snapshot);
+        let dirs = Dirs { upper, ..Dirs::of(&self.store, &container.id) };
+        Ok(Overlay::inspect(Box::new(self.lower(image)?), dirs.to_upper(Sync::Always))?)
+    }
+
     /// Returns the tree of a container, to be changed.
     pub(crate) fn writable(
         &self,

@@ -45,6 +45,9 @@ pub enum Error {
          NAME {0}', copy into NAME, and make an image of that with 'strata commit NAME'"
     )]
     CopyToImage(String),
+    /// A copy was to go into a snapshot.
+    #[error("{0} is a snapshot, which never changes; 'strata undo' puts its container back to it")]
+    CopyToSnapshot(String),
     /// A copy was to go into a container that is mounted read-only.
     #[error("container rootfs is marked read-only: {name} is mounted so at {target}")]
     ReadOnlyContainer {

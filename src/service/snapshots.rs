@@ -202,6 +202,24 @@ impl Strata {
         Ok(self.store.remove_snapshot(&container.id, &name, &lock)?)
     }
 
+    /// Returns the container, or the snapshot of one (`CONTAINER@NAME`), that a text means; none if it
+    /// means neither.
+    pub(crate) fn find_state(&self, text: &str) -> Result<Option<(Container, Option<String>)>> {
+        match self.find_container(text) {
+            Ok(container) => return Ok(Some((container, None))),
+            Err(Error::NoContainer(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let Some((container, name)) = text.rsplit_once('@') else { return Ok(None) };
+        let Ok(found) = self.find_container(container) else { return Ok(None) };
+        match self.find_snapshot(&found, Some(name)) {
+            Ok(name) => Ok(Some((found, Some(name)))),
+            // It is a layer of an image with the name of a container.
+            Err(Error::NoSnapshot { .. }) if self.find_image(container).is_ok() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Returns a container that keeps changes.
     fn find_writable(&self, text: &str) -> Result<Container> {
         let container = self.find_container(text)?;
