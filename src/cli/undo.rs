@@ -63,9 +63,8 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
             // Whatever came of it, the other process mounts what is there now.
             drop(orders);
             let mounted = wait_for_answer(started, child);
-            let undone = undone?;
-            mounted?;
-            tell(&undone, quiet)
+            tell(&undone?, quiet)?;
+            mounted.map(drop)
         }
     }
 }

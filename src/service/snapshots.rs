@@ -12,7 +12,6 @@ use crate::service::{Event, Strata};
 use crate::store::{
     Container, ContainerLock, Footprint, MountState, Mounted, Snapshot, SnapshotLock,
 };
-use crate::sys;
 
 /// What to keep.
 #[derive(Clone, Debug, Default)]
@@ -229,12 +228,10 @@ impl Strata {
         }
     }
 
-    /// Returns the lock on the snapshots of a container, ready to copy.
+    /// Locks the snapshots of a container.
     fn lock_snapshots(&self, container: &Container) -> Result<SnapshotLock> {
         // What was left by one that was killed would take room and share files with this one.
         self.store.sweep()?;
-        // Each directory on the way to a file takes three.
-        sys::raise_open_files_limit()?;
         Ok(self.store.lock_snapshots(&container.id)?)
     }
 

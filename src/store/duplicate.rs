@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -81,6 +80,8 @@ struct Copier<'a> {
 /// Copies what is in a directory, and its attributes, into an empty directory on the same file
 /// system. Returns the regular files, each once.
 pub(crate) fn copy_tree(from: &Path, to: &Path, base: Option<&Base<'_>>) -> sys::Result<Vec<Pair>> {
+    // Each directory on the way to a file takes three.
+    sys::raise_open_files_limit()?;
     let from = sys::open_dir_path(from)?;
     let to = sys::open_dir_path(to)?;
     let root = Open {
@@ -236,37 +237,4 @@ fn unlink_if_exists(dir: &Open, name: &OsStr) -> sys::Result<()> {
         Err(error) if error.errno() == Errno::ENOENT => Ok(()),
         other => other,
     }
-}
-
-/// Shows a directory and every file below it to `visit`, with its path from there, until that says
-/// stop.
-pub(crate) fn walk(
-    root: &Path,
-    visit: &mut dyn FnMut(&Path, &Stat) -> ControlFlow<()>,
-) -> sys::Result<()> {
-    let fd = sys::open_dir_path(root)?;
-    if visit(Path::new(""), &sys::fstat(fd.as_fd())?).is_break() {
-        return Ok(());
-    }
-    let mut open = vec![(PathBuf::new(), DirStream::new(&fd)?.names()?, fd)];
-    while let Some((path, names, dir)) = open.last_mut() {
-        let Some(name) = names.pop() else {
-            open.pop();
-            continue;
-        };
-        // What is removed meanwhile changes the directory that it was in.
-        let Some(stat) = sys::stat_if_exists(dir.as_fd(), &name)? else { continue };
-        let path = path.join(&name);
-        if visit(&path, &stat).is_break() {
-            return Ok(());
-        }
-        if stat.is_dir() {
-            match sys::open(dir.as_fd(), &name, open_flags::DIRECTORY, 0) {
-                Ok(below) => open.push((path, DirStream::new(&below)?.names()?, below)),
-                Err(error) if error.errno() == Errno::ENOENT => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
 }

@@ -35,6 +35,7 @@ mod stage;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -53,6 +54,7 @@ pub use refs::{Ref, RefName};
 pub use snapshots::{Snapshot, SnapshotLock};
 pub use stage::Stage;
 pub use usage::{Footprint, Footprints};
+pub(crate) use walk::walk;
 
 use crate::store::error::io_error;
 use crate::store::files::{ensure_dir, read_if_exists, replace};

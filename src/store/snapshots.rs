@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -18,11 +19,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::containers::remove_tree;
-use crate::store::duplicate::{Base, Version, copy_tree, walk};
+use crate::store::duplicate::{Base, Version, copy_tree};
 use crate::store::error::{Error, Result, io_error};
-use crate::store::files::{
-    ensure_dir, list, open_lock, random_name, read_if_exists, replace, sync_dir,
-};
+use crate::store::files::{list, open_lock, random_name, read_if_exists, replace, sync_dir};
+use crate::store::walk::walk;
 use crate::store::{Container, ContainerLock, Stage, Store};
 use crate::sys::{self, RenameFlags, Stat, Time};
 
@@ -141,12 +141,17 @@ impl Store {
         let staged = base.expect("it was made TRIES times at most, and once at least");
         write(&staged.join(RECORD), snapshot)?;
         sync_all(&staged)?;
-        ensure_dir(&self.snapshots_dir(id))?;
+        let all = self.snapshots_dir(id);
+        match fs::create_dir(&all) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // Nor is it made where the container has been removed meanwhile.
+            other => other.map_err(io_error("create", &all))?,
+        }
         {
             let _nobody_abandons = self.held().lock();
             fs::rename(&staged, &to).map_err(io_error("write", &to))?;
         }
-        sync_dir(&self.snapshots_dir(id))?;
+        sync_dir(&all)?;
         sync_dir(&self.layout().container(id))?;
         Ok(changed)
     }
@@ -452,6 +457,27 @@ mod tests {
         place.take("2").unwrap();
         assert_eq!(fs::read(place.kept("1", "file")).unwrap(), b"one");
         assert_eq!(fs::read(place.kept("2", "file")).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_tree_may_be_deeper_than_a_path_is_long() {
+        const DEPTH: usize = 1500;
+        let place = Place::new();
+        let mut dir = sys::open_dir_path(&place.upper("")).unwrap();
+        for _ in 0..DEPTH {
+            sys::make_dir(dir.as_fd(), "directory".as_ref(), 0o755).unwrap();
+            dir = sys::open(dir.as_fd(), "directory".as_ref(), sys::open_flags::DIRECTORY, 0)
+                .unwrap();
+        }
+        place.take("deep").unwrap();
+        place.restore("deep");
+        let mut depth = 0;
+        walk(&place.upper(""), &mut |path, _| {
+            depth = depth.max(path.iter().count());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(depth, DEPTH);
     }
 
     #[test]
