@@ -101,12 +101,7 @@ impl Strata {
             true => Some(self.keep_before_undo(&container, &to, &owner, &lock)?),
             false => None,
         };
-        if let Err(error) = self.store.restore_snapshot(&container.id, &to, &owner, &lock) {
-            if let Some(kept) = &kept {
-                self.store.remove_snapshot(&container.id, kept, &lock)?;
-            }
-            return Err(error.into());
-        }
+        self.store.restore_snapshot(&container.id, &to, &owner, &lock)?;
         Ok(Undone { container: container.name, to, kept })
     }
 

@@ -19,7 +19,7 @@ const TRIES: usize = 10;
 
 /// A file as it is at one time: while it has this inode and this time of its last change, it is the
 /// same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Version {
     pub(crate) ino: u64,
     pub(crate) changed: Time,
@@ -72,8 +72,8 @@ enum Made {
 struct Copier<'a> {
     base: Option<&'a Base<'a>>,
     to: OwnedFd,
-    /// Where a file with several names was copied to first, by its inode.
-    firsts: HashMap<u64, PathBuf>,
+    /// Where a file with several names was copied to first.
+    firsts: HashMap<Version, PathBuf>,
     pairs: Vec<Pair>,
 }
 
@@ -136,7 +136,7 @@ impl Copier<'_> {
             self.pairs.push(Pair { from: stat.into(), to: *to });
         }
         if stat.nlink > 1 {
-            self.firsts.entry(stat.ino).or_insert(path);
+            self.firsts.entry(stat.into()).or_insert(path);
         }
     }
 
@@ -145,7 +145,7 @@ impl Copier<'_> {
         if stat.is_dir() {
             return copy_dir(dir, name, stat).map(|open| Made::Directory(Box::new(open)));
         }
-        if let Some(first) = self.firsts.get(&stat.ino) {
+        if let Some(first) = self.firsts.get(&stat.into()) {
             sys::link(self.to.as_fd(), first.as_os_str(), to, name)?;
             return Ok(Made::Other);
         }

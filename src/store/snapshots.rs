@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::store::containers::remove_tree;
-use crate::store::duplicate::{Base, Version, copy_tree};
+use crate::store::duplicate::{Base, Pair, Version, copy_tree};
 use crate::store::error::{Error, Result, io_error};
 use crate::store::files::{list, open_lock, random_name, read_if_exists, replace, sync_dir};
 use crate::store::walk::walk;
@@ -65,6 +65,13 @@ impl Twins {
     /// Tells whether the file with this inode in the snapshot is like one of the writable layer.
     fn are(&self, ino: u64, version: Version) -> bool {
         self.0.get(&ino) == Some(&record(version))
+    }
+
+    /// Takes over what is newer of the files that both know.
+    fn renew(&mut self, newer: &Self) {
+        for (ino, twin) in &mut self.0 {
+            *twin = newer.0.get(ino).copied().unwrap_or(*twin);
+        }
     }
 }
 
@@ -199,32 +206,36 @@ impl Store {
         sync_dir(stage.dir())?;
         // What was replaced goes: with it names of files that stay, which changes their times.
         drop(stage);
+        if let Err(error) = self.note_twins(id, name, &pairs) {
+            tracing::warn!("{error}; the next snapshot copies more");
+        }
+        Ok(())
+    }
+
+    /// Notes of the files of a snapshot, just restored, which files of the writable layer they are like.
+    fn note_twins(&self, id: &str, name: &str, pairs: &[Pair]) -> Result<()> {
         let mut versions = HashMap::new();
-        walk(&upper, &mut |_, stat| {
+        walk(&self.upper(id), &mut |_, stat| {
             versions.insert(stat.ino, Version::from(stat));
             ControlFlow::Continue(())
         })?;
-        let renewed = pairs.iter().filter_map(|pair| {
+        let noted = pairs.iter().filter_map(|pair| {
             versions.get(&pair.to).map(|version| (pair.from.ino, record(*version)))
         });
-        let renewed = Twins(renewed.collect());
+        let noted = Twins(noted.collect());
         // What changes from now on gets another time.
         std::thread::sleep(TICK);
         for other in self.snapshot_names(id)?.iter().filter(|other| *other != name) {
-            self.renew_twins(&self.snapshot(id, other), &renewed)?;
+            let mut twins = read_twins(&self.snapshot(id, other))?;
+            twins.renew(&noted);
+            self.write_twins(id, other, &twins)?;
         }
-        replace(&self.layout().staging(), &snapshot.join(TWINS), &encode(&renewed))
+        self.write_twins(id, name, &noted)
     }
 
-    /// Notes of the files that a snapshot shares with a restored one what they are like now.
-    fn renew_twins(&self, snapshot: &Path, renewed: &Twins) -> Result<()> {
-        let mut twins = read_twins(snapshot)?;
-        for (ino, twin) in &mut twins.0 {
-            if let Some(renewed) = renewed.0.get(ino) {
-                *twin = *renewed;
-            }
-        }
-        replace(&self.layout().staging(), &snapshot.join(TWINS), &encode(&twins))
+    fn write_twins(&self, id: &str, name: &str, twins: &Twins) -> Result<()> {
+        let path = self.snapshot(id, name).join(TWINS);
+        replace(&self.layout().staging(), &path, &encode(twins))
     }
 
     /// Has two directories change places, in one step.
