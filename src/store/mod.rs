@@ -121,9 +121,11 @@ impl Store {
     }
 
     /// Deletes what this process is making and has not published, and ends its leases. The process
-    /// is about to end: whoever works in it meets errors from here on.
+    /// is about to end: whoever works in it meets errors from here on, and waits for the end when he
+    /// gives his lease up because of them.
     pub fn abandon(&self) {
-        for id in &*self.held.lock() {
+        let held = self.held.lock();
+        for id in &*held {
             let dir = self.layout.staging().join(id);
             // Somebody may still be making files in it.
             let gone = (0..ABANDON_TRIES).any(|_| match std::fs::remove_dir_all(&dir) {
@@ -137,6 +139,8 @@ impl Store {
                 tracing::debug!("lease {id}: {error}");
             }
         }
+        // Never let go of: or an error of what was deleted here could be the last word, with its code.
+        std::mem::forget(held);
     }
 
     pub(crate) fn held(&self) -> &Arc<Mutex<BTreeSet<String>>> {
