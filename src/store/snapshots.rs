@@ -14,7 +14,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -147,6 +147,7 @@ impl Store {
         }
         let staged = base.expect("it was made TRIES times at most, and once at least");
         write(&staged.join(RECORD), snapshot)?;
+        mark_as_base(&staged)?;
         sync_all(&staged)?;
         let all = self.snapshots_dir(id);
         match fs::create_dir(&all) {
@@ -230,7 +231,8 @@ impl Store {
             twins.renew(&noted);
             self.write_twins(id, other, &twins)?;
         }
-        self.write_twins(id, name, &noted)
+        self.write_twins(id, name, &noted)?;
+        mark_as_base(&self.snapshot(id, name))
     }
 
     fn write_twins(&self, id: &str, name: &str, twins: &Twins) -> Result<()> {
@@ -261,8 +263,8 @@ impl Store {
         remove_tree(&trash)
     }
 
-    /// Returns the snapshot that the writable layer was last like: the one whose list of files was
-    /// last written.
+    /// Returns the snapshot that the writable layer was last like: the one with the newest list of
+    /// files.
     fn base(&self, id: &str) -> Result<Option<PathBuf>> {
         let mut newest = None;
         for name in self.snapshot_names(id)? {
@@ -281,6 +283,14 @@ impl Store {
     fn snapshot(&self, id: &str, name: &str) -> PathBuf {
         self.snapshots_dir(id).join(name)
     }
+}
+
+/// Notes that the writable layer is like this snapshot now. The time is finer than those that the file
+/// system gives, which may be the same for several lists.
+fn mark_as_base(snapshot: &Path) -> Result<()> {
+    let path = snapshot.join(TWINS);
+    let mark = || File::open(&path)?.set_modified(SystemTime::now());
+    mark().map_err(io_error("write", &path))
 }
 
 /// Reads which files a snapshot has in common with the writable layer.
