@@ -35,6 +35,7 @@ mod removal;
 mod resume;
 mod same;
 mod signals;
+mod snapshots;
 mod squash;
 mod transport;
 mod words;

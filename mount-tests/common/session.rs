@@ -82,7 +82,8 @@ impl Session {
     /// Runs the program, whatever comes of it.
     pub(crate) fn try_run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
         let mut command = self.command(arguments);
-        let unmounts = arguments.first().is_some_and(|verb| verb.as_ref() == "umount");
+        let unmounts = |verb: &S| ["umount", "undo"].iter().any(|one| verb.as_ref() == *one);
+        let unmounts = arguments.first().is_some_and(unmounts);
         if unmounts { run_alone(&mut command) } else { run(&mut command) }
     }
 

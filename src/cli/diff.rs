@@ -13,8 +13,8 @@ use crate::service::{DiffKind, FileChange, Strata};
 
 /// List what a container has changed, or in what two trees differ
 ///
-/// A tree is an image, a container, or an image up to a layer: IMAGE@NUMBER, counted from 1 at the
-/// bottom. A container alone is compared with its image, a layer alone with those below it. A line
+/// A tree is an image, a container, a snapshot of one: CONTAINER@NAME, or an image up to a layer:
+/// IMAGE@NUMBER, counted from 1 at the bottom. A container or snapshot alone is compared with its image, a layer alone with those below it. A line
 /// for each path: A for added, C for changed, D for deleted. The other forms tell of files and not of
 /// directories.
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use crate::cli::Command;
 use crate::cli::{
     commit, cp, create, df, diff, export, history, images, import, inspect, load, manifest, prune,
-    ps, pull, push, rename, rm, rmi, save, tag, untag, version,
+    ps, pull, push, rename, rm, rmi, save, snapshot, tag, undo, untag, version,
 };
 
 macro_rules! groups {
@@ -65,6 +65,18 @@ groups! {
         Rename(rename::Arguments) => Rename,
         #[command(visible_alias = "remove")]
         Rm(rm::Arguments) => Rm,
+        #[command(subcommand)]
+        Snapshot(Snapshot) => ContainerSnapshot,
+    }
+
+    /// Keep states of containers
+    Snapshot {
+        Create(snapshot::Arguments) => Snapshot,
+        #[command(visible_alias = "list")]
+        Ls(snapshot::ListArguments) => Snapshots,
+        #[command(visible_alias = "remove")]
+        Rm(snapshot::RemoveArguments) => ContainerSnapshotRm,
+        Undo(undo::Arguments) => Undo,
     }
 
     /// Look at the machine and the store

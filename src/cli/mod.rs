@@ -54,12 +54,14 @@ mod rm;
 mod rmi;
 mod rows;
 mod save;
+mod snapshot;
 mod squash;
 mod table;
 mod tag;
 mod template;
 mod tree;
 mod umount;
+mod undo;
 mod untag;
 mod usage;
 mod version;
@@ -129,6 +131,10 @@ enum Command {
     #[command(skip)]
     ManifestInspect(manifest::Arguments),
     #[command(skip)]
+    ContainerSnapshot(group::Snapshot),
+    #[command(skip)]
+    ContainerSnapshotRm(snapshot::RemoveArguments),
+    #[command(skip)]
     ContainerPrune(prune::ContainerArguments),
     #[command(skip)]
     ImagePrune(prune::ImageArguments),
@@ -170,10 +176,13 @@ enum Command {
     Save(save::Arguments),
     #[command(hide = true)]
     Search(pages::Search),
+    Snapshot(snapshot::Arguments),
+    Snapshots(snapshot::ListArguments),
     Squash(squash::Arguments),
     Tag(tag::Arguments),
     Tree(tree::Arguments),
     Umount(umount::Arguments),
+    Undo(undo::Arguments),
     Unpin(pin::UnpinArguments),
     Untag(untag::Arguments),
     Version(version::Arguments),
@@ -302,11 +311,16 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Rmi(arguments) => rmi::run(&arguments, context),
         Command::Save(arguments) => save::run(arguments, context),
         Command::Search(arguments) => pages::search(&arguments),
+        Command::Snapshot(arguments) => snapshot::run(arguments, context),
+        Command::Snapshots(arguments) => snapshot::run_list(&arguments, context),
+        Command::ContainerSnapshot(command) => dispatch(command.into(), context),
+        Command::ContainerSnapshotRm(arguments) => snapshot::run_remove(&arguments, context),
         Command::Squash(arguments) => squash::run(arguments, context),
         Command::System(command) => dispatch(command.into(), context),
         Command::Tag(arguments) => tag::run(&arguments, context),
         Command::Tree(arguments) => tree::run(&arguments, context),
         Command::Umount(arguments) => umount::run(&arguments, context),
+        Command::Undo(arguments) => undo::run(arguments, context),
         Command::Untag(arguments) => untag::run(&arguments, context),
         Command::Version(arguments) => version::run(&arguments),
     }

@@ -12,7 +12,7 @@ use crate::cli::error::Failure;
 use crate::cli::format::ago;
 use crate::cli::output::{line, table};
 use crate::cli::progress::Shown;
-use crate::service::{Background, MountRequest};
+use crate::service::{Background, MountRequest, Serving};
 
 /// Mount an image or a container as a folder
 ///
@@ -70,6 +70,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
         writable: arguments.rw,
         name: arguments.name,
         options: arguments.options.into_iter().chain(transport).collect(),
+        foreground: arguments.foreground,
     };
     if arguments.foreground { serve(&request, context, None) } else { start(&request, context) }
 }
@@ -78,16 +79,21 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
 fn start(request: &MountRequest, context: &Context) -> Result<(), Failure> {
     match Background::fork()? {
         Background::Child(ready) => serve(request, context, Some(ready)),
-        Background::Parent(mut started, child) => {
-            let mut told = String::new();
-            started.read_to_string(&mut told)?;
-            match told.strip_prefix(READY) {
-                Some(id) if request.writable => line(id.trim_end()),
-                Some(_) => Ok(()),
-                // It has said itself why.
-                None => Err(Failure::Told(child.exit_code()?)),
-            }
+        Background::Parent(started, child) => {
+            let id = wait_for_answer(started, child)?;
+            if request.writable { line(&id) } else { Ok(()) }
         }
+    }
+}
+
+/// Waits until a mount answers that another process serves, and returns the id of its container.
+pub(crate) fn wait_for_answer(mut started: File, child: Serving) -> Result<String, Failure> {
+    let mut told = String::new();
+    started.read_to_string(&mut told)?;
+    match told.strip_prefix(READY) {
+        Some(id) => Ok(id.trim_end().to_owned()),
+        // It has said itself why.
+        None => Err(Failure::Told(child.exit_code()?)),
     }
 }
 
@@ -95,7 +101,11 @@ fn start(request: &MountRequest, context: &Context) -> Result<(), Failure> {
 const READY: &str = "ready ";
 
 /// Mounts and serves in this process; `ready` is told when the mount answers.
-fn serve(request: &MountRequest, context: &Context, ready: Option<File>) -> Result<(), Failure> {
+pub(crate) fn serve(
+    request: &MountRequest,
+    context: &Context,
+    ready: Option<File>,
+) -> Result<(), Failure> {
     let strata = context.strata_with(Arc::new(Shown::new(true)))?;
     let mounting = strata.mount(request)?;
     match ready {

@@ -31,7 +31,7 @@ pub(crate) struct ImageArguments {
     filters: Vec<(String, String)>,
 }
 
-/// Remove containers that are not mounted, with their changes
+/// Remove containers that are not mounted, with their changes and snapshots
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  strata container prune --filter until=24h")]
 pub(crate) struct ContainerArguments {

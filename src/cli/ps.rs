@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     latest: bool,
 
-    /// Show how much each has written
+    /// Show how much each has written, and how much its snapshots keep
     #[arg(short, long)]
     size: bool,
 }
@@ -84,8 +84,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failur
     let sized = arguments.size || format.is_some_and(|format| format.contains(".Size"));
     let mut shown = Vec::new();
     for row in &rows {
-        let size = if sized { strata.written(row)? } else { 0 };
-        shown.push(fields(row, size, arguments.no_trunc, now));
+        let sizes = if sized { (strata.written(row)?, strata.kept(row)?) } else { (0, 0) };
+        shown.push(fields(row, sizes, arguments.no_trunc, now));
     }
     let table = match arguments.size {
         true => format!("{TABLE}\t{{{{.Size}}}}"),
@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failur
     list.print(if only_ids { Some("{{.ID}}") } else { format }, shown)
 }
 
-fn fields(row: &ContainerRow, written: u64, no_trunc: bool, now: Timestamp) -> Row {
+fn fields(row: &ContainerRow, (written, kept): (u64, u64), no_trunc: bool, now: Timestamp) -> Row {
     let columns = if no_trunc { usize::MAX } else { COMMAND_COLUMNS };
     let short = || row.id.chars().take(12).collect();
     let labels: Vec<_> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -119,7 +119,13 @@ fn fields(row: &ContainerRow, written: u64, no_trunc: bool, now: Timestamp) -> R
         ("Ports", String::new()),
         ("State", state.to_owned()),
         ("Status", status(&row.status, now)),
-        ("Size", size(written)),
+        (
+            "Size",
+            match kept {
+                0 => size(written),
+                kept => format!("{} (snapshots {})", size(written), size(kept)),
+            },
+        ),
         ("Labels", labels.join(",")),
         ("Mounts", mount),
         ("LocalVolumes", "0".to_owned()),

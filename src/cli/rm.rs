@@ -6,7 +6,7 @@ use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::output::line;
 
-/// Remove containers with their changes
+/// Remove containers with their changes and snapshots
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  strata rm work")]
 pub(crate) struct Arguments {

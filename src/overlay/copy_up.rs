@@ -10,7 +10,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -371,65 +371,14 @@ fn sync(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(File::from(sys::dup(fd)?).sync_all()?)
 }
 
-/// Copies the first `len` bytes of a lower file: by sharing blocks where the file system can, else
-/// inside the kernel, holes left out.
+/// Copies the first `len` bytes of a lower file.
 fn copy_content(from: &LowerFile, to: BorrowedFd<'_>, len: u64) -> Result<()> {
-    let from = match from {
+    match from {
         LowerFile::Bytes(bytes) => {
             let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
             let file = File::from(sys::dup(to)?);
-            return Ok(file.write_all_at(bytes.get(..len).unwrap_or_default(), 0)?);
+            Ok(file.write_all_at(bytes.get(..len).unwrap_or_default(), 0)?)
         }
-        LowerFile::File(file) => file.as_fd(),
-    };
-    if sys::clone_range(from, 0, 0, to, 0).is_ok() {
-        return Ok(sys::truncate_fd(to, len)?);
+        LowerFile::File(file) => Ok(crate::layer::copy_content(file.as_fd(), to, len)?),
     }
-    sys::truncate_fd(to, len)?;
-    let mut at = 0;
-    while let Some(start) = sys::seek_data(from, at)?.filter(|start| *start < len) {
-        let end = sys::seek_hole(from, start)?.unwrap_or(len).min(len);
-        copy_piece(from, to, start, end)?;
-        at = end;
-    }
-    Ok(())
-}
-
-fn copy_piece(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
-    /// Most that one call copies, so that a signal is heeded in time.
-    const STEP: u64 = 64 << 20;
-    let mut at = start;
-    while at < end {
-        let len = usize::try_from((end - at).min(STEP)).unwrap_or(0);
-        match sys::copy_range(from, at, to, at, len) {
-            Ok(0) => return Err(Error::Layer(crate::layer::Error::Damaged("a file ends early"))),
-            Ok(copied) => at += copied as u64,
-            Err(error) if error.errno() == Errno::EINTR => {}
-            // Another file system, or one that cannot.
-            Err(error)
-                if matches!(
-                    error.errno(),
-                    Errno::EXDEV | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP
-                ) =>
-            {
-                return copy_through(sys::dup(from)?, sys::dup(to)?, at, end);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn copy_through(from: OwnedFd, to: OwnedFd, start: u64, end: u64) -> Result<()> {
-    let (from, to) = (File::from(from), File::from(to));
-    let mut buffer = vec![0; 128 * 1024];
-    let mut at = start;
-    while at < end {
-        let len = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-        let chunk = buffer.get_mut(..len).unwrap_or_default();
-        from.read_exact_at(chunk, at)?;
-        to.write_all_at(chunk, at)?;
-        at += len as u64;
-    }
-    Ok(())
 }

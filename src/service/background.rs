@@ -23,6 +23,21 @@ impl Background {
     /// standard input, output and error.
     pub fn fork() -> Result<Self> {
         sys::close_inherited()?;
+        Self::fork_now()
+    }
+
+    /// Does the same, with a pipe besides: what the parent writes to the file, the child reads from it,
+    /// to its end when the parent has closed it or is gone.
+    pub fn fork_with_orders() -> Result<(Self, File)> {
+        sys::close_inherited()?;
+        let (reader, writer) = sys::pipe()?;
+        Ok(match Self::fork_now()? {
+            parent @ Self::Parent(..) => (parent, writer.into()),
+            child @ Self::Child(_) => (child, reader.into()),
+        })
+    }
+
+    fn fork_now() -> Result<Self> {
         let (reader, writer) = sys::pipe()?;
         match sys::fork()? {
             Forked::Parent(child) => Ok(Self::Parent(reader.into(), Serving(child))),

@@ -121,22 +121,20 @@ pub(crate) struct Tree {
 }
 
 impl Strata {
-    /// Opens what a container, or else an image, shows.
+    /// Opens what a container, a snapshot of one, or else an image, shows.
     pub(crate) fn open_tree(&self, name: &str) -> Result<Tree> {
-        let (overlay, lease) = match self.find_container(name) {
-            Ok(container) => {
-                let (image, lease) = self.lease_base(&container)?;
-                (self.inspect_container(&container, &image)?, lease)
-            }
-            Err(Error::NoContainer(_)) => {
-                return self.open_image_tree(name).map_err(|error| match error {
-                    Error::NoImage(_) => Error::NoObject(name.to_owned()),
-                    other => other,
-                });
-            }
-            Err(error) => return Err(error),
-        };
-        Ok(Tree::new(overlay, name, lease))
+        if let Some((container, snapshot)) = self.find_state(name)? {
+            let (image, lease) = self.lease_base(&container)?;
+            let overlay = match snapshot {
+                None => self.inspect_container(&container, &image)?,
+                Some(snapshot) => self.inspect_snapshot(&container, &image, &snapshot)?,
+            };
+            return Ok(Tree::new(overlay, name, lease));
+        }
+        self.open_image_tree(name).map_err(|error| match error {
+            Error::NoImage(_) => Error::NoObject(name.to_owned()),
+            other => other,
+        })
     }
 
     /// Opens what an image shows, or its lowest layers: `debian:12@1`.

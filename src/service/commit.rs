@@ -15,8 +15,8 @@ use crate::layer::{Unpacked, unpack};
 use crate::service::error::{Error, Result};
 use crate::service::pack::{Packer, Target};
 use crate::service::{Event, Strata};
-use crate::store::{Claim, Container, Image, Mounted, Ref, RefName, Stage};
-use crate::sys::{self, Time};
+use crate::store::{Claim, Container, Image, Ref, RefName, Stage};
+use crate::sys::Time;
 
 /// What to commit.
 #[derive(Clone, Debug, Default)]
@@ -54,10 +54,7 @@ impl Strata {
         let base = self.store.image(container.manifest)?;
         let mut config = base.config.clone();
         apply_changes(&request.changes, &mut config.config)?;
-        if let Mounted::Alive(mount) = self.store.mounted(&container.id)? {
-            // What the kernel holds back of the mount reaches the writable layer.
-            sys::sync_fs(sys::open_dir_path(&mount.target)?)?;
-        }
+        self.flush_mount(&container)?;
         let epoch = source_date_epoch()?;
         let layer = self.commit_layer(&container, &base, &mut stage, epoch)?;
         let created = created(epoch);

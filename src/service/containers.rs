@@ -80,7 +80,7 @@ impl ContainerStatus {
 }
 
 /// Tells whether a name has a text in it; `^` is its beginning and `$` its end, as for docker.
-fn is_called(name: &str, wanted: &str) -> bool {
+pub(crate) fn is_called(name: &str, wanted: &str) -> bool {
     let (from_start, wanted) = match wanted.strip_prefix('^') {
         Some(rest) => (true, rest),
         None => (false, wanted),
@@ -213,6 +213,11 @@ impl Strata {
         written_below(&self.store.upper(&row.id))
     }
 
+    /// Returns the size of the files of the snapshots of a container in bytes, shared ones once.
+    pub fn kept(&self, row: &ContainerRow) -> Result<u64> {
+        written_below(&self.store.snapshots_dir(&row.id))
+    }
+
     pub(crate) fn status(&self, id: &str) -> Result<ContainerStatus> {
         Ok(match self.store.mounted(id)? {
             Mounted::No => ContainerStatus::Created,
@@ -291,6 +296,18 @@ impl Strata {
             return self.read_only(image);
         }
         let dirs = Dirs::of(&self.store, &container.id);
+        Ok(Overlay::inspect(Box::new(self.lower(image)?), dirs.to_upper(Sync::Always))?)
+    }
+
+    /// Returns the tree that a container was when a snapshot was taken.
+    pub(crate) fn inspect_snapshot(
+        &self,
+        container: &Container,
+        image: &Image,
+        snapshot: &str,
+    ) -> Result<Overlay> {
+        let upper = self.store.snapshot_upper(&container.id, snapshot);
+        let dirs = Dirs { upper, ..Dirs::of(&self.store, &container.id) };
         Ok(Overlay::inspect(Box::new(self.lower(image)?), dirs.to_upper(Sync::Always))?)
     }
 

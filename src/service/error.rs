@@ -45,6 +45,9 @@ pub enum Error {
          NAME {0}', copy into NAME, and make an image of that with 'strata commit NAME'"
     )]
     CopyToImage(String),
+    /// A copy was to go into a snapshot.
+    #[error("{0} is a snapshot, which never changes; 'strata undo' puts its container back to it")]
+    CopyToSnapshot(String),
     /// A copy was to go into a container that is mounted read-only.
     #[error("container rootfs is marked read-only: {name} is mounted so at {target}")]
     ReadOnlyContainer {
@@ -276,6 +279,39 @@ pub enum Error {
         name: String,
         /// Where.
         target: PathBuf,
+    },
+    /// A container has no snapshot of this name.
+    #[error("{container} has no snapshot {name}; see 'strata snapshots {container}'")]
+    NoSnapshot {
+        /// The container.
+        container: String,
+        /// The name.
+        name: String,
+    },
+    /// A container has no snapshot that a person took.
+    #[error("{0} has no snapshot to go back to; 'strata snapshot {0}' takes one")]
+    NothingToUndo(String),
+    /// A name that a snapshot cannot have.
+    #[error(
+        "Invalid snapshot name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, 128 characters at \
+         most"
+    )]
+    SnapshotName(String),
+    /// The mount of an image has nothing that could be kept.
+    #[error("{0} is an image that is mounted read-only: it has no writable layer to keep")]
+    NoWritableLayer(String),
+    /// A container is mounted by a command that would end.
+    #[error(
+        "{name} is mounted at {target} by 'strata mount --foreground', process {pid}, which would end: \
+         unmount it with 'strata umount {target}', undo, and mount it again"
+    )]
+    ServedInForeground {
+        /// The container.
+        name: String,
+        /// Where.
+        target: PathBuf,
+        /// The process.
+        pid: i32,
     },
     /// Nothing of ours is mounted there.
     #[error("{0} is not a mount of strata")]

@@ -1,17 +1,16 @@
 //! Everything that is known of an image or a container.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use crate::digest::Digest;
 use crate::image::ImageConfig;
 use crate::service::containers::default_command;
-use crate::service::error::{Error, Result, io_error};
+use crate::service::error::{Error, Result};
 use crate::service::{ContainerStatus, Strata};
-use crate::store::{Container, Image, RefName};
+use crate::store::{Container, Image, RefName, walk};
+use crate::sys::Errno;
 
 /// The unit in which the kernel counts what a file takes on disk.
 const BLOCK: u64 = 512;
@@ -152,32 +151,27 @@ impl Strata {
     }
 }
 
-/// Returns the size of the files below a directory in bytes. A file whose attributes alone were
-/// copied takes no room and counts nothing; one that vanishes meanwhile, neither.
+/// Returns the size of the files below a directory in bytes.
 pub(crate) fn written_below(dir: &Path) -> Result<u64> {
     let mut total = 0;
-    let mut seen = HashSet::new();
-    let mut pending = vec![dir.to_owned()];
-    while let Some(dir) = pending.pop() {
-        let shown = || dir.display().to_string();
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(io_error("read", shown())(error)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(io_error("read", shown()))?;
-            let metadata = match entry.metadata() {
-                Ok(metadata) => metadata,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(io_error("read", shown())(error)),
-            };
-            if metadata.is_dir() {
-                pending.push(entry.path());
-            } else if metadata.is_file() && seen.insert((metadata.dev(), metadata.ino())) {
-                total += metadata.len().min(metadata.blocks() * BLOCK);
-            }
-        }
-    }
+    each_file_below(dir, &mut |_, bytes| total += bytes)?;
     Ok(total)
+}
+
+/// Shows every regular file below a directory to `visit`, once: its device and inode, and its size in
+/// bytes. A file whose attributes alone were copied takes no room and counts nothing; one that vanishes
+/// meanwhile, neither.
+pub(crate) fn each_file_below(dir: &Path, visit: &mut dyn FnMut((u64, u64), u64)) -> Result<()> {
+    let mut seen = HashSet::new();
+    let walked = walk(dir, &mut |_, stat| {
+        let inode = (stat.dev, stat.ino);
+        if stat.is_regular() && seen.insert(inode) {
+            visit(inode, stat.size.min(stat.blocks * BLOCK));
+        }
+        ControlFlow::Continue(())
+    });
+    match walked {
+        Err(error) if error.errno() == Errno::ENOENT => Ok(()),
+        other => Ok(other?),
+    }
 }

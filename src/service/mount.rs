@@ -28,6 +28,8 @@ pub struct MountRequest {
     pub name: Option<String>,
     /// Lists of mount options.
     pub options: Vec<String>,
+    /// The process that a person started serves it.
+    pub foreground: bool,
 }
 
 /// A mount that answers and wants to be served.
@@ -51,7 +53,16 @@ impl Strata {
         let target = absolute(&request.target)?;
         let (container, image, lease, is_new) = self.container_to_mount(request)?;
         options.set_source(&format!("strata:{}", container.image));
-        let mounted = self.mount_container(&container, &image, &target, &options);
+        let state = MountState {
+            target,
+            pid: i32::try_from(std::process::id()).unwrap_or(0),
+            writable: !container.ephemeral && !options.is_read_only(),
+            transport: None,
+            since: jiff::Timestamp::now(),
+            options: request.options.clone(),
+            foreground: request.foreground,
+        };
+        let mounted = self.mount_container(&container, &image, state, &options);
         match mounted {
             Ok((mount, lock)) => {
                 Ok(Mounting { strata: self.clone(), mount, container, lock, _lease: lease })
@@ -97,25 +108,18 @@ impl Strata {
         &self,
         container: &Container,
         image: &Image,
-        target: &Path,
+        mut state: MountState,
         options: &MountOptions,
     ) -> Result<(fuse::Mount, ContainerLock)> {
         self.note_use(image);
         let lock = self.lock_unmounted(container)?;
-        let writable = !container.ephemeral && !options.is_read_only();
-        let overlay = match (container.ephemeral, writable) {
+        let overlay = match (container.ephemeral, state.writable) {
             (true, _) => self.read_only(image)?,
             (false, true) => self.writable(container, image, options)?,
             (false, false) => self.inspect_container(container, image)?,
         };
-        let mount = fuse::mount(overlay, target, options, self.statfs_fd()?)?;
-        let state = MountState {
-            target: target.to_owned(),
-            pid: i32::try_from(std::process::id()).unwrap_or(0),
-            writable,
-            transport: Some(mount.transport().name().to_owned()),
-            since: jiff::Timestamp::now(),
-        };
+        let mount = fuse::mount(overlay, &state.target, options, self.statfs_fd()?)?;
+        state.transport = Some(mount.transport().name().to_owned());
         self.store.set_mounted(&container.id, &state, &lock)?;
         Ok((mount, lock))
     }

@@ -1,4 +1,4 @@
-//! Names for containers that were given none.
+//! Names for containers that were given none, and what names may be.
 
 use crate::service::error::{Error, Result};
 use crate::sys;
@@ -23,6 +23,9 @@ const NOUNS: [&str; 64] = [
     "slate", "strata", "talus", "tuff", "vein",
 ];
 
+/// Most characters of the name of a snapshot.
+const MOST: usize = 128;
+
 /// Returns a name of two words.
 pub(crate) fn random_name() -> Result<String> {
     let [first, second] = sys::random_bytes::<2>()?;
@@ -38,13 +41,24 @@ pub(crate) fn random_id() -> Result<String> {
 
 /// Checks a name that a person gives to a container.
 pub(crate) fn check_name(name: &str) -> Result<()> {
+    match is_word(name) && name.len() >= 2 {
+        true => Ok(()),
+        false => Err(Error::ContainerName(name.to_owned())),
+    }
+}
+
+/// Checks a name that a person gives to a snapshot.
+pub(crate) fn check_snapshot_name(name: &str) -> Result<()> {
+    match is_word(name) && name.len() <= MOST {
+        true => Ok(()),
+        false => Err(Error::SnapshotName(name.to_owned())),
+    }
+}
+
+fn is_word(name: &str) -> bool {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    if first && rest && name.len() >= 2 {
-        return Ok(());
-    }
-    Err(Error::ContainerName(name.to_owned()))
+    first && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 #[cfg(test)]
@@ -70,6 +84,13 @@ mod tests {
         }
         for name in ["", "a", ".a", "-x", "a/b", "a b", "ü1"] {
             assert!(check_name(name).is_err(), "{name}");
+        }
+        let (longest, longer) = ("x".repeat(128), "x".repeat(129));
+        for name in ["1", "a.b_c-d", &longest] {
+            check_snapshot_name(name).unwrap();
+        }
+        for name in ["", ".", "..", "a/b", "-x", &longer] {
+            assert!(check_snapshot_name(name).is_err(), "{name}");
         }
     }
 }

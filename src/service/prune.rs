@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::digest::Digest;
 use crate::service::error::{Error, Result};
 use crate::service::filter::{Filters, check_keys, duration, labels_fit, truth, untils, values};
-use crate::service::inspect::written_below;
 use crate::service::{ContainerRow, ContainerStatus, ImageRow, Removed, Strata};
 use crate::store::{Footprint, Image, RefName};
 
@@ -50,7 +49,7 @@ pub struct Usage {
     pub containers: Room,
     /// Each image by name, with the room that it takes.
     pub image_rows: Vec<(ImageRow, Footprint)>,
-    /// Each container, with the room that its changes take.
+    /// Each container, with the room that its changes and snapshots take.
     pub container_rows: Vec<(ContainerRow, u64)>,
 }
 
@@ -148,7 +147,7 @@ impl Strata {
             if is_mounted || !is_old || !labels_fit(filters, &row.labels) {
                 continue;
             }
-            let bytes = written_below(&self.store.upper(&row.id))?;
+            let bytes = self.written(&row)? + self.kept(&row)?;
             match self.remove(&row.id, false) {
                 Ok(()) => {
                     pruned.containers.push(row.id);
@@ -189,7 +188,7 @@ impl Strata {
             ..Usage::default()
         };
         for row in self.containers()? {
-            let bytes = written_below(&self.store.upper(&row.id))?;
+            let bytes = self.written(&row)? + self.kept(&row)?;
             let is_mounted = matches!(row.status, ContainerStatus::Mounted(_));
             let room = &mut usage.containers;
             room.total += 1;

@@ -101,7 +101,7 @@ impl Strata {
         if let Some(second) = second {
             return Ok((self.open_tree(first)?, self.open_tree(second)?));
         }
-        if let Ok(container) = self.find_container(first) {
+        if let Some((container, _)) = self.find_state(first)? {
             let (image, lease) = self.lease_base(&container)?;
             let before = Tree::new(self.read_only(&image)?, first, lease);
             return Ok((before, self.open_tree(first)?));

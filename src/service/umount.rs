@@ -97,6 +97,14 @@ impl Strata {
         }
     }
 
+    /// Has what the kernel holds back of a container's mount reach the writable layer. Tells whether
+    /// it is mounted.
+    pub(crate) fn flush_mount(&self, container: &Container) -> Result<bool> {
+        let Mounted::Alive(mount) = self.store.mounted(&container.id)? else { return Ok(false) };
+        sys::sync_fs(sys::open_dir_path(&mount.target)?)?;
+        Ok(true)
+    }
+
     /// Locks a container that is not mounted. What a process that has died has left mounted of it is
     /// cleared.
     pub(crate) fn lock_unmounted(&self, container: &Container) -> Result<ContainerLock> {

@@ -53,6 +53,12 @@ pub struct MountState {
     pub transport: Option<String>,
     /// Since when, RFC 3339.
     pub since: jiff::Timestamp,
+    /// The mount options that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    /// It is served by the command that a person started, which ends with the mount.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreground: bool,
 }
 
 /// Whether a container is mounted.

@@ -71,6 +71,17 @@ pub enum Error {
         /// The container that has it.
         id: String,
     },
+    /// The name of a snapshot is taken.
+    #[error(
+        "{container} has a snapshot {name} already; give another name, or remove that one with \
+         'strata container snapshot rm {container} {name}'"
+    )]
+    SnapshotTaken {
+        /// The container, by its name.
+        container: String,
+        /// The name.
+        name: String,
+    },
     /// A container is mounted by another process.
     #[error("container {id} is in use{}", .by.as_ref().map(|by| format!(": {by}")).unwrap_or_default())]
     Busy {

@@ -20,6 +20,7 @@
 
 mod containers;
 mod download;
+mod duplicate;
 mod error;
 mod files;
 mod gc;
@@ -29,10 +30,12 @@ mod lease;
 mod objects;
 mod pins;
 mod refs;
+mod snapshots;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -48,8 +51,10 @@ pub use gc::Collected;
 pub use images::{Image, Source, read_limited};
 pub use lease::{Claim, Lease};
 pub use refs::{Ref, RefName};
+pub use snapshots::{Snapshot, SnapshotLock};
 pub use stage::Stage;
 pub use usage::{Footprint, Footprints};
+pub(crate) use walk::walk;
 
 use crate::store::error::io_error;
 use crate::store::files::{ensure_dir, read_if_exists, replace};
@@ -116,9 +121,11 @@ impl Store {
     }
 
     /// Deletes what this process is making and has not published, and ends its leases. The process
-    /// is about to end: whoever works in it meets errors from here on.
+    /// is about to end: whoever works in it meets errors from here on, and waits for the end when he
+    /// gives his lease up because of them.
     pub fn abandon(&self) {
-        for id in &*self.held.lock() {
+        let held = self.held.lock();
+        for id in &*held {
             let dir = self.layout.staging().join(id);
             // Somebody may still be making files in it.
             let gone = (0..ABANDON_TRIES).any(|_| match std::fs::remove_dir_all(&dir) {
@@ -132,6 +139,8 @@ impl Store {
                 tracing::debug!("lease {id}: {error}");
             }
         }
+        // Never let go of: or an error of what was deleted here could be the last word, with its code.
+        std::mem::forget(held);
     }
 
     pub(crate) fn held(&self) -> &Arc<Mutex<BTreeSet<String>>> {

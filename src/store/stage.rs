@@ -52,6 +52,11 @@ impl Stage {
         self.lease.claim(claim)
     }
 
+    /// Returns the directory that is deleted with the stage.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Makes a file that is deleted with the stage.
     pub fn scratch(&self, name: &str) -> Result<File> {
         create_new(&self.dir.join(name), 0o600)

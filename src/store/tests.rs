@@ -269,6 +269,8 @@ fn a_container_has_one_owner_at_a_time() {
         writable: true,
         transport: None,
         since: Timestamp::UNIX_EPOCH,
+        options: Vec::new(),
+        foreground: false,
     };
     assert_eq!(store.mounted(&made.id).unwrap(), Mounted::No);
     store.set_mounted(&made.id, &state, &lock).unwrap();

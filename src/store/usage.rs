@@ -8,12 +8,12 @@ use crate::store::Store;
 use crate::store::error::Result;
 use crate::store::gc::{Marks, disk_bytes};
 
-/// The room that an image takes, in bytes on the disk.
+/// The room that an image or a snapshot takes, in bytes on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     /// All that it needs.
     pub bytes: u64,
-    /// What no other of the images needs: deleting it alone gives so much back.
+    /// What no other of its kind needs: deleting it alone gives so much back.
     pub unique_bytes: u64,
 }
 

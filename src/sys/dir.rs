@@ -1,6 +1,6 @@
 //! Reading a directory by `getdents64`, with the positions that the file system gives.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -75,6 +75,17 @@ impl DirStream {
         };
         self.at += len;
         Ok(Some(entry))
+    }
+
+    /// Returns the names from here to the end, without `.` and `..`.
+    pub fn names(mut self) -> Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        while let Some(entry) = self.next_entry()? {
+            if entry.name != "." && entry.name != ".." {
+                names.push(entry.name.to_owned());
+            }
+        }
+        Ok(names)
     }
 
     fn fill(&mut self) -> Result<()> {

@@ -89,6 +89,8 @@ pub mod open_flags {
     pub const CREATE_NEW: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
     /// For reading.
     pub const READ: i32 = libc::O_RDONLY;
+    /// For reading what is one's own, without a change of its time of access and without waiting.
+    pub const READ_UNSEEN: i32 = libc::O_RDONLY | libc::O_NOATIME | libc::O_NONBLOCK;
     /// For reading and writing.
     pub const READ_WRITE: i32 = libc::O_RDWR;
 

@@ -196,7 +196,7 @@ impl Upper {
             sys::make_dir(self.work.as_fd(), name, 0o700)?;
         }
         self.work = sys::open(self.work.as_fd(), name, open_flags::DIRECTORY, 0)?;
-        for left in names_in(self.work.as_fd())? {
+        for left in sys::DirStream::new(self.work.as_fd())?.names()? {
             // What else is there, the union finishes.
             if left.as_encoded_bytes().starts_with(b"#") {
                 self.discard(&left)?;
@@ -314,7 +314,7 @@ impl Upper {
 
     /// Returns the names in the work directory that begin with this.
     pub(crate) fn unfinished(&self, prefix: &str) -> Result<Vec<OsString>> {
-        let mut names = names_in(self.work.as_fd())?;
+        let mut names = sys::DirStream::new(self.work.as_fd())?.names()?;
         names.retain(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()));
         Ok(names)
     }
@@ -427,7 +427,7 @@ impl Upper {
                 continue;
             }
             let dir = sys::open(work, &name, open_flags::DIRECTORY, 0)?;
-            for child in names_in(dir.as_fd())? {
+            for child in sys::DirStream::new(dir.as_fd())?.names()? {
                 if !unlink_unless_dir(dir.as_fd(), &child)? {
                     let moved = self.temporary_name();
                     sys::rename(dir.as_fd(), &child, work, &moved, RenameFlags::empty())?;
@@ -447,18 +447,6 @@ fn unlink_unless_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
         Err(error) if error.errno() == Errno::EISDIR => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Returns the names in a directory.
-fn names_in(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    let mut stream = sys::DirStream::new(dir)?;
-    while let Some(entry) = stream.next_entry()? {
-        if entry.name != "." && entry.name != ".." {
-            names.push(entry.name.to_owned());
-        }
-    }
-    Ok(names)
 }
 
 /// Whether a name stays hidden when what had it is taken away.

@@ -148,10 +148,10 @@ impl Strata {
         readings: &'a [(String, Vec<u8>)],
     ) -> Result<(&'a str, &'a [u8], Option<Container>)> {
         for (tree, path) in readings {
-            match self.find_container(tree) {
-                Ok(container) => return Ok((tree, path, Some(container))),
-                Err(Error::NoContainer(_)) => {}
-                Err(error) => return Err(error),
+            match self.find_state(tree)? {
+                Some((container, None)) => return Ok((tree, path, Some(container))),
+                Some((_, Some(_))) => return Ok((tree, path, None)),
+                None => {}
             }
             match self.find_image(tree) {
                 Ok(_) => return Ok((tree, path, None)),
@@ -250,7 +250,12 @@ impl Strata {
         request: &CopyRequest,
     ) -> Result<Copied> {
         let (name, typed, container) = self.read_word(word)?;
-        let Some(container) = container else { return Err(Error::CopyToImage(name.to_owned())) };
+        let Some(container) = container else {
+            return Err(match self.find_state(name)? {
+                Some(_) => Error::CopyToSnapshot(name.to_owned()),
+                None => Error::CopyToImage(name.to_owned()),
+            });
+        };
         let shown = format!("{name}:{}", String::from_utf8_lossy(typed));
         let access = self.access(&container)?;
         let (image, lease) = self.lease_base(&container)?;
