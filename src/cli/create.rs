@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     image: String,
 
     /// The command that it would run, for the history of an image made of it
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_names = ["COMMAND", "ARG"], num_args = 0..)]
     command: Vec<String>,
 }
 

@@ -15,7 +15,7 @@ use crate::service::{ImportRequest, ImportSource};
 
 /// Make an image of a tar or a directory
 ///
-/// The image has one layer. A tar may be compressed with gzip, zstd, bzip2 or xz.
+/// A tar may be under an address of the web: http://… or https://… The image has one layer. A tar may be compressed with gzip, zstd, bzip2 or xz.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  strata import rootfs.tar.zst my/base:1\n  tar -c -C rootfs . \
@@ -36,8 +36,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     platform: Option<Platform>,
 
-    /// A tar, a directory, or - for standard input
-    #[arg(value_name = "FILE|DIR|-")]
+    /// A tar, a directory, the URL of a tar, or - for standard input
+    #[arg(value_name = "FILE|DIR|URL|-")]
     source: PathBuf,
 
     /// The name of the image

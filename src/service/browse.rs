@@ -129,7 +129,7 @@ impl Strata {
             }
             Err(Error::NoContainer(_)) => {
                 return self.open_image_tree(name).map_err(|error| match error {
-                    Error::NoImage(_) => Error::NoObject(name.to_owned()),
+                    Error::NoImage(_) | Error::ImageName(_) => Error::NoObject(name.to_owned()),
                     other => other,
                 });
             }
