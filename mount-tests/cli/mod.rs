@@ -11,6 +11,7 @@ mod containers;
 mod cp;
 mod crash;
 mod diff;
+mod docker;
 mod formats;
 mod layers;
 mod login;
