@@ -28,6 +28,7 @@ mod prune;
 mod pull;
 mod pull_errors;
 mod push;
+mod readme;
 mod rebase;
 mod refusal;
 mod removal;

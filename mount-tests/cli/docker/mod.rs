@@ -4,7 +4,7 @@
 
 mod deviations;
 mod images;
-mod normal;
+pub(crate) mod normal;
 mod record;
 mod world;
 
