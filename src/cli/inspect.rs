@@ -149,7 +149,7 @@ struct Container {
     name: String,
     restart_count: u32,
     driver: &'static str,
-    platform: &'static str,
+    platform: String,
     log_path: String,
     graph_driver: GraphDriver,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -374,7 +374,7 @@ fn container(details: ContainerDetails) -> Container {
         name: format!("/{}", details.container.name),
         restart_count: 0,
         driver: "strata",
-        platform: "linux",
+        platform: details.config.os,
         log_path: path(&details.log),
         graph_driver: GraphDriver { data, name: "strata" },
         size_rw: None,

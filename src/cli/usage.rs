@@ -124,7 +124,8 @@ fn what(
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             let letter = argument.trim_start_matches('-');
             let typed = words.iter().filter_map(|word| word.to_str()?.strip_prefix('-'));
-            let left = typed.filter_map(|word| word.find(letter).map(|at| &word[at..])).next();
+            let mut short = typed.filter(|word| !word.starts_with('-'));
+            let left = short.find_map(|word| word.find(letter).map(|at| &word[at..]));
             let left = left.unwrap_or(letter);
             (format!("unknown shorthand flag: '{letter}' in -{left}"), true)
         }
@@ -317,6 +318,11 @@ mod tests {
                 "strata create -x a",
                 "unknown shorthand flag: 'x' in -x",
                 "create [OPTIONS] IMAGE [COMMAND] [ARG...]",
+            ),
+            (
+                "strata images --digests -ad",
+                "unknown shorthand flag: 'd' in -d",
+                "images [OPTIONS] [REPOSITORY[:TAG]]",
             ),
             (
                 "strata images -qf",

@@ -242,11 +242,10 @@ impl Strata {
         Ok(if is_it { container.image.clone() } else { image.id().short() })
     }
 
-    /// Returns how large a container is.
+    /// Returns how large a container is; a damaged image counts nothing.
     pub fn sizes(&self, id: &str, manifest: Digest) -> Result<ContainerSizes> {
-        let image = self.store.image(manifest)?;
-        let written = written_below(&self.store.upper(id))?;
-        Ok(ContainerSizes { written, image: self.size(&image) })
+        let image = self.sized(manifest).map_or(0, |(_, size)| size);
+        Ok(ContainerSizes { written: written_below(&self.store.upper(id))?, image })
     }
 
     pub(crate) fn status(&self, id: &str) -> Result<ContainerStatus> {

@@ -133,7 +133,7 @@ impl Strata {
     }
 
     /// Returns an image and its size; a damaged one must not hide the others.
-    fn sized(&self, manifest: Digest) -> Option<(Image, u64)> {
+    pub(crate) fn sized(&self, manifest: Digest) -> Option<(Image, u64)> {
         match self.store.image(manifest) {
             Ok(image) => {
                 let size = self.size(&image);

@@ -52,8 +52,10 @@ impl Template {
         }
         // The engine calls what a field holds only when it is told to.
         let mut called = text.to_owned();
-        for at in calls_of_field(&tree, LABEL).into_iter().rev() {
-            called.insert_str(at, "call ");
+        if !matches!(functions, Functions::Object) {
+            for at in calls_of_field(&tree, LABEL).into_iter().rev() {
+                called.insert_str(at, "call ");
+            }
         }
         let program = |missing| {
             let program = with_functions(gotmpl::Template::new(""), functions);

@@ -56,12 +56,12 @@ pub(crate) fn function_place(tree: &ListNode, names: &[&str]) -> Option<Place> {
     found
 }
 
-/// Returns where commands begin that are a field with a name, as bytes of the text, in its order.
+/// Returns where commands begin that are a field of the row with a name, as bytes of the text, in its order.
 pub(crate) fn calls_of_field(tree: &ListNode, name: &str) -> Vec<usize> {
     let mut found = Vec::new();
     every_command(tree, &mut |command| {
         if let [Expr::Field(pos, fields), ..] = command.args.as_slice()
-            && fields.last().is_some_and(|field| field == name)
+            && matches!(fields.as_slice(), [field] if field == name)
         {
             found.push(pos.offset);
         }

@@ -29,6 +29,7 @@ fn values_are_shown_as_go_shows_them() {
             r#"{"Cmd":["/bin/sh"],"ExposedPorts":{"80/tcp":{}},"Labels":{"a":"1"}}"#,
         ),
         ("{{.Config.Labels.b}}", "<no value>"),
+        ("{{.Config.Labels.Label}}", "<no value>"),
         ("{{.Config.Labels.b.c}}", "<no value>"),
         (r#"{{index .Config.Labels "b"}}"#, ""),
         (r#"{{index .Config.Labels "a"}}"#, "1"),
