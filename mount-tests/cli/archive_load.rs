@@ -338,6 +338,8 @@ fn a_name_goes_to_the_image_that_is_loaded_and_what_had_it_is_told() {
     assert!(
         !session.run(&["images", "--no-trunc"]).contains(&format!("<none>       {}", id.trim()))
     );
+    // Without bars it says the same.
+    assert!(load(&both, &["-q"]).starts_with("The image a:1 already exists, "));
     assert_eq!(load(&both, &["-q"]), said);
 }
 

@@ -446,7 +446,7 @@ fn errors_are_dockers() {
                 format!("invalid output path: directory {:?} does not exist", at("nope")),
             ),
             (["box:/etc", "file"], format!("cannot copy directory: {} is not", at("file"))),
-            (["nope", "box:/"], format!("lstat {}: No such file or directory", at("nope"))),
+            (["nope", "box:/"], format!("lstat {}: no such file or directory", at("nope"))),
             (["file/", "box:/"], format!("{}/ is not a directory", at("file"))),
             (["box:/etc/conf/", "."], "box:/etc/conf/ is not a directory".to_owned()),
             (["other:/x", "."], "No such container: other".to_owned()),
@@ -466,7 +466,7 @@ fn errors_are_dockers() {
             fs::set_permissions(closed, fs::Permissions::from_mode(0o000)).unwrap();
         });
         let said = refused(&session, &["tree/sub", "box:/"]);
-        let expected = format!("Error: read {}: Permission denied", at("tree/sub/again"));
+        let expected = format!("Error: read {}: permission denied", at("tree/sub/again"));
         assert!(said.starts_with(&expected), "{said}");
         let output = try_cp(&session, &["file"]);
         assert_eq!(output.code, 1);

@@ -103,7 +103,7 @@ fn lists_print_what_a_format_asks_for() {
         ),
         (
             &["ps", "-as", "--format", r"table {{.Names}}\t{{.Size}}"],
-            "NAMES     SIZE\nbox       0B\n",
+            "NAMES     SIZE\nbox       0B (virtual 8B)\n",
         ),
     ] {
         assert_eq!(session.run(arguments), expected, "{arguments:?}");

@@ -69,7 +69,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_made() {
         (&["mutate", "base:1"][..], "nothing to change of base:1"),
         (&["mutate", "none:1", "--cmd", "x"], "No such image: none:1"),
         (&["mutate", "base:1", "--env", "A"], "must be of the form NAME=VALUE"),
-        (&["mutate", "base:1", "-c", "RUN x"], "RUN is not a valid change command"),
+        (&["mutate", "base:1", "-c", "RUN x"], "run is not a valid change command"),
         (&["mutate", "base:1", "--cmd", "x", "-t", "UPPER:1"], "must be lowercase"),
     ] {
         let output = session.try_run(arguments);

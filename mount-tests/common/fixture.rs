@@ -62,13 +62,22 @@ const PAX_LAYER: &str = "mkdir -p etc/apt srv/fifo srv/deep var/cache
 /// Returns the folder of an OCI layout that holds the image, tagged `latest`.
 pub(crate) fn debian() -> &'static Path {
     static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
-    LAYOUT.get_or_init(|| {
-        let kept = fixtures().join("debian-oci");
-        if !kept.exists() {
-            make(&kept);
-        }
-        kept
-    })
+    LAYOUT.get_or_init(|| kept("debian-oci", make))
+}
+
+/// Returns the folder of an OCI layout that holds Debian as it is, in one layer, tagged `latest`.
+pub(crate) fn plain_debian() -> &'static Path {
+    static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
+    LAYOUT.get_or_init(|| kept("plain-debian-oci", make_plain))
+}
+
+/// Returns a fixture, which is made where it is missing.
+fn kept(name: &str, make: fn(&Path)) -> PathBuf {
+    let kept = fixtures().join(name);
+    if !kept.exists() {
+        make(&kept);
+    }
+    kept
 }
 
 /// Returns the folder of what tests are made of.
@@ -76,15 +85,33 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/fixtures")
 }
 
-fn make(kept: &Path) {
-    let work = tempfile::tempdir_in(fixtures()).unwrap();
-    let layout = work.path().join("oci");
+fn umoci(arguments: &[&str]) {
+    succeed(Command::new("umoci").args(arguments));
+}
+
+/// Makes a layout with Debian in one layer, and returns umoci's name of the image.
+fn begin(layout: &Path) -> String {
     let image = format!("{}:latest", layout.display());
-    let umoci = |arguments: &[&str]| succeed(Command::new("umoci").args(arguments));
     umoci(&["init", "--layout", layout.to_str().unwrap()]);
     umoci(&["new", "--image", &image]);
     let debian = fixtures().join("debian.tar");
     umoci(&["raw", "add-layer", "--image", &image, debian.to_str().unwrap()]);
+    image
+}
+
+fn make_plain(kept: &Path) {
+    let work = tempfile::tempdir_in(fixtures()).unwrap();
+    let layout = work.path().join("oci");
+    let image = begin(&layout);
+    umoci(&["config", "--image", &image, "--config.cmd", "bash"]);
+    umoci(&["gc", "--layout", layout.to_str().unwrap()]);
+    fs::rename(&layout, kept).unwrap();
+}
+
+fn make(kept: &Path) {
+    let work = tempfile::tempdir_in(fixtures()).unwrap();
+    let layout = work.path().join("oci");
+    let image = begin(&layout);
     let bundle = work.path().join("bundle");
     umoci(&["unpack", "--image", &image, bundle.to_str().unwrap()]);
     for change in CHANGES {

@@ -17,7 +17,7 @@ mod user;
 
 pub(crate) use crafted::{Crafted, Packing, noise, small};
 pub(crate) use faults::{Fault, Faults};
-pub(crate) use fixture::{debian, fixtures, script};
+pub(crate) use fixture::{debian, fixtures, plain_debian, script};
 pub(crate) use http::base64;
 pub(crate) use place::{Layer, Place, everywhere, large};
 pub(crate) use podman::Podman;

@@ -12,7 +12,7 @@ use crate::common::Who;
 use crate::common::program::Program;
 
 /// What a command said.
-#[derive(Debug)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) code: i32,
     pub(crate) stdout: String,

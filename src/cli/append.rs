@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     /// The image
     image: String,
 
-    /// A directory, a tar, or - for standard input
-    #[arg(value_name = "DIR|TAR|-")]
+    /// A directory, a tar, the URL of a tar, or - for standard input
+    #[arg(value_name = "DIR|TAR|URL|-")]
     source: PathBuf,
 }
 

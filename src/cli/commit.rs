@@ -29,6 +29,10 @@ pub(crate) struct Arguments {
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
 
+    /// Accepted for docker's sake: nothing runs that could be paused
+    #[arg(short, long)]
+    pause: bool,
+
     /// The container
     container: String,
 
@@ -38,6 +42,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
+    // Accepted for docker's sake.
+    let _pause = arguments.pause;
     let reference = new_name(arguments.name.as_deref())?;
     let strata = context.strata_for_work(Arc::new(Shown::new(true)))?;
     let id = strata.commit(&CommitRequest {

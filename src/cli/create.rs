@@ -18,8 +18,13 @@ pub(crate) struct Arguments {
     /// The image
     image: String,
 
-    /// The command that it would run, for the history of an image made of it
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    /// The command that it would run, and that an image made of it has
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_names = ["COMMAND", "ARG"],
+        num_args = 0..
+    )]
     command: Vec<String>,
 }
 

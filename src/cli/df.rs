@@ -5,9 +5,9 @@ use jiff::Timestamp;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
-use crate::cli::format::{created_ago, size_of_room};
+use crate::cli::format::{COMMAND_COLUMNS, ago, command, created_ago, size_of_room};
 use crate::cli::output::print;
-use crate::cli::rows::{List, Row};
+use crate::cli::rows::{List, Row, TEMPLATE_ERROR};
 use crate::cli::table::align;
 use crate::image::Reference;
 use crate::service::{ContainerStatus, Room, Usage};
@@ -40,7 +40,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failur
     if arguments.verbose {
         return print(verbose(&usage).as_bytes());
     }
-    let list = List { kind: "diskUsageContext", titles: &TITLES, table: TABLE };
+    let list = List {
+        kind: "formatter.diskUsageImagesContext",
+        failure: TEMPLATE_ERROR,
+        titles: &TITLES,
+        table: TABLE,
+    };
     let rows = vec![
         row("Images", &usage.images),
         row("Containers", &usage.containers),
@@ -55,13 +60,14 @@ fn row(kind: &str, room: &Room) -> Row {
     if let Some(percent) = (room.reclaimable * 100).checked_div(room.bytes) {
         reclaimable.push_str(&format!(" ({percent}%)"));
     }
-    vec![
+    let fields = vec![
         ("Type", kind.to_owned()),
         ("TotalCount", room.total.to_string()),
         ("Active", room.active.to_string()),
         ("Size", size_of_room(room.bytes)),
         ("Reclaimable", reclaimable),
-    ]
+    ];
+    Row { fields, labels: None }
 }
 
 fn verbose(usage: &Usage) -> String {
@@ -83,7 +89,8 @@ fn verbose(usage: &Usage) -> String {
             row.containers,
         ));
     }
-    let mut containers = "CONTAINER ID\tIMAGE\tSIZE\tSTATUS\tNAMES\n".to_owned();
+    let mut containers =
+        "CONTAINER ID\tIMAGE\tCOMMAND\tLOCAL VOLUMES\tSIZE\tCREATED\tSTATUS\tNAMES\n".to_owned();
     for (row, bytes) in &usage.container_rows {
         let id: String = row.id.chars().take(12).collect();
         let state = match row.status {
@@ -92,7 +99,10 @@ fn verbose(usage: &Usage) -> String {
             ContainerStatus::Dead(_) => "Dead",
         };
         let room = size_of_room(*bytes);
-        containers.push_str(&format!("{id}\t{}\t{room}\t{state}\t{}\n", row.image, row.name));
+        let (command, age) = (command(&row.command, COMMAND_COLUMNS), ago(row.created, now));
+        let (image, name) = (&row.image, &row.name);
+        containers
+            .push_str(&format!("{id}\t{image}\t{command}\t0\t{room}\t{age}\t{state}\t{name}\n"));
     }
     format!(
         "Images space usage:\n\n{}\nContainers space usage:\n\n{}",

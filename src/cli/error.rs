@@ -89,7 +89,23 @@ impl From<io::Error> for Failure {
 
 /// Writes a line to standard error; if that is closed there is nobody to tell.
 fn say(text: &str) {
-    say_bare(&format!("Error: {text}"));
+    say_bare(&format!("Error: {}", without_numbers(text)));
+}
+
+/// Returns a text in which what the system has said is as other programs show it: in small letters and
+/// without the number that Rust adds.
+fn without_numbers(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, (_, after))) =
+        rest.split_once(" (os error ").and_then(|(b, a)| Some((b, a.split_once(')')?)))
+    {
+        let start = before.rfind(": ").map_or(0, |colon| colon + 2);
+        shown.push_str(&before[..start]);
+        shown.push_str(&before[start..].to_lowercase());
+        rest = after;
+    }
+    shown + rest
 }
 
 fn say_bare(text: &str) {
@@ -111,4 +127,20 @@ pub(crate) fn chain(error: &Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_is_in_small_letters_and_has_no_number() {
+        for (text, expected) in [
+            ("open A: No such file or directory (os error 2)", "open A: no such file or directory"),
+            ("Is a directory (os error 21): X: Quota (os error 5)", "is a directory: X: quota"),
+            ("No such image: x (os error", "No such image: x (os error"),
+        ] {
+            assert_eq!(without_numbers(text), expected);
+        }
+    }
 }

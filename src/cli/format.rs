@@ -2,6 +2,9 @@
 
 use jiff::Timestamp;
 
+/// The most letters of a command in a list of containers.
+pub(crate) const COMMAND_COLUMNS: usize = 20;
+
 const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
 
 /// Returns a size in units of 1000, with three digits that count: `1.98MB`.
@@ -142,8 +145,13 @@ pub(crate) fn shorten(text: &str, columns: usize) -> String {
     format!("{kept}…")
 }
 
-/// Returns a command as lists of containers show it.
+/// Returns a command as lists of containers show it: arguments with a space are quoted.
 pub(crate) fn command(words: &[String], columns: usize) -> String {
+    let quoted = |(at, word): (usize, &String)| match at > 0 && word.contains(' ') {
+        true => format!("'{word}'"),
+        false => word.clone(),
+    };
+    let words: Vec<_> = words.iter().enumerate().map(quoted).collect();
     format!("\"{}\"", shorten(&words.join(" "), columns))
 }
 
@@ -243,6 +251,7 @@ mod tests {
         assert_eq!(shorten("longer", 5), "long…");
         assert_eq!(shorten("äöüßé", 4), "äöü…");
         assert_eq!(command(&["sh".into(), "-c".into()], 20), "\"sh -c\"");
+        assert_eq!(command(&["a b".into(), "echo a".into()], 20), "\"a b 'echo a'\"");
     }
 
     #[test]

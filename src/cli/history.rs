@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::format::{created_ago, shorten, size};
-use crate::cli::rows::{List, Row, is_plain_table};
+use crate::cli::rows::{List, Row, TEMPLATE_ERROR, is_plain_table};
 use crate::service::HistoryRow;
 
 /// Show how an image came to be
@@ -53,7 +53,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failur
     let now = Timestamp::now();
     let rows = rows.iter().map(|row| fields(row, arguments, now)).collect();
     let table = if arguments.human { TABLE } else { TABLE_OF_NUMBERS };
-    let list = List { kind: "historyContext", titles: &TITLES, table };
+    let list =
+        List { kind: "image.historyContext", failure: TEMPLATE_ERROR, titles: &TITLES, table };
     let format = arguments.format.as_deref();
     if arguments.quiet && is_plain_table(format) {
         return list.print(Some("{{.ID}}"), rows);
@@ -72,12 +73,13 @@ fn fields(row: &HistoryRow, arguments: &Arguments, now: Timestamp) -> Row {
     let command = if arguments.no_trunc { command } else { shorten(&command, COMMAND_COLUMNS) };
     let since = created_ago(row.created.as_deref(), now);
     let at = row.created.clone().unwrap_or_default();
-    vec![
+    let fields = vec![
         ("ID", id),
         ("CreatedSince", if arguments.human { since } else { at.clone() }),
         ("CreatedAt", at),
         ("CreatedBy", command),
         ("Size", if arguments.human { size(row.size) } else { row.size.to_string() }),
         ("Comment", row.comment.replace(['\t', '\n'], " ")),
-    ]
+    ];
+    Row { fields, labels: None }
 }

@@ -9,7 +9,7 @@ use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::format::{created_ago, created_at, filter, size};
 use crate::cli::image_tree;
-use crate::cli::rows::{List, Row, is_plain_table};
+use crate::cli::rows::{List, Row, TEMPLATE_ERROR, is_plain_table};
 use crate::image::Reference;
 use crate::service::ImageRow;
 
@@ -74,25 +74,28 @@ const TITLES: [(&str, &str); 11] = [
 ];
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
-    let mut rows = context.strata()?.filtered_images(&arguments.filters)?;
-    if let Some(pattern) = &arguments.name {
-        rows.retain(|row| row.is_named(pattern));
-    }
+    let pattern = arguments.name.iter().map(|name| ("reference".to_owned(), name.clone()));
+    let filters: Vec<_> = arguments.filters.iter().cloned().chain(pattern).collect();
+    let mut rows = context.strata()?.filtered_images(&filters)?;
     if arguments.tree {
         return image_tree::print(rows, arguments.all);
     }
-    let format = arguments.format.as_deref();
     let none_found = rows.is_empty();
     let now = Timestamp::now();
-    let only_ids = arguments.quiet && is_plain_table(format);
+    let only_ids = arguments.quiet && is_plain_table(arguments.format.as_deref());
+    let format = match only_ids {
+        true => Some("{{.ID}}".to_owned()),
+        false => context.list_format(arguments.format.as_deref(), "imagesFormat"),
+    };
     if only_ids {
         let mut known = std::collections::HashSet::new();
         rows.retain(|row| known.insert(row.id));
     }
     let table = if arguments.digests { TABLE_WITH_DIGESTS } else { TABLE };
-    let list = List { kind: "imageContext", titles: &TITLES, table };
+    let list =
+        List { kind: "formatter.imageContext", failure: TEMPLATE_ERROR, titles: &TITLES, table };
     let rows = rows.iter().map(|row| fields(row, arguments.no_trunc, now)).collect();
-    list.print(if only_ids { Some("{{.ID}}") } else { format }, rows)?;
+    list.print(format.as_deref(), rows)?;
     if none_found && let Some(name) = &arguments.name {
         hint(name);
     }
@@ -117,7 +120,7 @@ fn fields(row: &ImageRow, no_trunc: bool, now: Timestamp) -> Row {
     let name = row.reference.as_ref();
     let tag = name.and_then(Reference::tag).unwrap_or(NONE);
     let unknown = || UNKNOWN.to_owned();
-    vec![
+    let fields = vec![
         ("ID", if no_trunc { row.id.to_string() } else { row.id.short() }),
         ("Repository", name.map_or(NONE.to_owned(), Reference::familiar_name)),
         ("Tag", tag.to_owned()),
@@ -129,5 +132,6 @@ fn fields(row: &ImageRow, no_trunc: bool, now: Timestamp) -> Row {
         ("Containers", unknown()),
         ("SharedSize", unknown()),
         ("UniqueSize", unknown()),
-    ]
+    ];
+    Row { fields, labels: Some(row.labels.clone()) }
 }

@@ -15,12 +15,14 @@ use crate::service::{ImportRequest, ImportSource};
 
 /// Make an image of a tar or a directory
 ///
-/// The image has one layer. A tar may be compressed with gzip, zstd, bzip2 or xz.
+/// The image has one layer. A tar may be compressed with gzip, zstd, bzip2 or xz, and may be under a
+/// URL, http://… or https://….
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  strata import rootfs.tar.zst my/base:1\n  tar -c -C rootfs . \
                         | strata import - my/base:1\n  strata import -c 'CMD [\"/bin/sh\"]' \
-                        ./rootfs my/base:1"
+                        ./rootfs my/base:1\n  strata import \
+                        https://example.org/rootfs.tar.xz my/base:1"
 )]
 pub(crate) struct Arguments {
     /// Change the configuration: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD,
@@ -36,8 +38,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     platform: Option<Platform>,
 
-    /// A tar, a directory, or - for standard input
-    #[arg(value_name = "FILE|DIR|-")]
+    /// A tar, a directory, the URL of a tar, or - for standard input
+    #[arg(value_name = "FILE|DIR|URL|-")]
     source: PathBuf,
 
     /// The name of the image

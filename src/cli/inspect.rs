@@ -147,7 +147,9 @@ struct Container {
     state: State,
     image: String,
     name: String,
+    restart_count: u32,
     driver: &'static str,
+    platform: String,
     log_path: String,
     graph_driver: GraphDriver,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,10 +165,20 @@ struct Container {
 struct State {
     status: &'static str,
     running: bool,
+    paused: bool,
+    restarting: bool,
+    #[serde(rename = "OOMKilled")]
+    oom_killed: bool,
     dead: bool,
     pid: i32,
+    exit_code: i32,
+    error: &'static str,
     started_at: String,
+    finished_at: &'static str,
 }
+
+/// The time of what has not been, as Go has it.
+const NEVER: &str = "0001-01-01T00:00:00Z";
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -278,7 +290,8 @@ fn show(strata: &Strata, found: Details, with_size: bool) -> Result<Shown, Error
     Ok(match found {
         Details::Image(details) => Shown::Image(Box::new(image(*details))),
         Details::Container(details) => {
-            let sizes = with_size.then(|| strata.container_sizes(&details)).transpose()?;
+            let own = &details.container;
+            let sizes = with_size.then(|| strata.sizes(&own.id, own.manifest)).transpose()?;
             let mut shown = container(*details);
             shown.size_rw = sizes.map(|sizes| sizes.written);
             shown.size_root_fs = sizes.map(|sizes| sizes.written + sizes.image);
@@ -347,13 +360,21 @@ fn container(details: ContainerDetails) -> Container {
         state: State {
             status,
             running: status == "mounted",
+            paused: false,
+            restarting: false,
+            oom_killed: false,
             dead: status == "dead",
             pid: mount.as_ref().map_or(0, |mount| mount.pid),
-            started_at: mount.as_ref().map(|mount| mount.since.to_string()).unwrap_or_default(),
+            exit_code: 0,
+            error: "",
+            started_at: mount.as_ref().map_or(NEVER.to_owned(), |mount| mount.since.to_string()),
+            finished_at: NEVER,
         },
         image: details.image.to_string(),
         name: format!("/{}", details.container.name),
+        restart_count: 0,
         driver: "strata",
+        platform: details.config.os,
         log_path: path(&details.log),
         graph_driver: GraphDriver { data, name: "strata" },
         size_rw: None,

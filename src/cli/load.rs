@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "FILE|DIR")]
     input: Option<PathBuf>,
 
-    /// Print only what was loaded
+    /// Show no bars
     #[arg(short, long)]
     quiet: bool,
 
@@ -45,16 +45,16 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
     };
     let strata = context.strata_for_work(Arc::new(Shown::new(quiet)))?;
     for loaded in strata.load(&LoadRequest { source, platform })? {
-        say(&loaded, quiet)?;
+        say(&loaded)?;
     }
     Ok(())
 }
 
-fn say(loaded: &Loaded, quiet: bool) -> Result<(), Failure> {
+fn say(loaded: &Loaded) -> Result<(), Failure> {
     let Some(name) = loaded.name.as_ref().map(crate::image::Reference::familiar) else {
         return line(&format!("Loaded image ID: {}", loaded.id));
     };
-    if let Some(replaced) = loaded.replaced.filter(|_| !quiet) {
+    if let Some(replaced) = loaded.replaced {
         let what = if replaced.is_nameless {
             format!("renaming the old one with ID {} to empty string", replaced.id)
         } else {

@@ -67,6 +67,7 @@ mod usage;
 mod version;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -74,7 +75,9 @@ use std::sync::Arc;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::error::Failure;
-use crate::service::{Progress, Quiet, RegistryOptions, Strata, hold_interrupts, is_driver_name};
+use crate::service::{
+    Progress, Quiet, RegistryOptions, Strata, docker_setting, hold_interrupts, is_driver_name,
+};
 
 /// Where the help lists what every command takes.
 const GLOBAL: &str = "Options of every command";
@@ -198,6 +201,19 @@ impl Context {
     /// Opens the store, for a command that tells nothing while it works.
     fn strata(&self) -> Result<Strata, Failure> {
         self.strata_with(Arc::new(Quiet))
+    }
+
+    /// Returns the form of a list: as it was asked for, or as docker's `config.json` says under a name.
+    fn list_format(&self, asked: Option<&str>, name: &str) -> Option<String> {
+        if let Some(asked) = asked.filter(|asked| !asked.is_empty()) {
+            return Some(asked.to_owned());
+        }
+        docker_setting(&self.options, name).unwrap_or_else(|error| {
+            // Docker lists all the same.
+            let written = writeln!(std::io::stderr(), "WARNING: {error}");
+            drop(written);
+            None
+        })
     }
 
     /// Returns this with one more registry that may be insecure.

@@ -5,9 +5,9 @@ use jiff::Timestamp;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
-use crate::cli::format::{ago, command, filter, go_time, size};
+use crate::cli::format::{COMMAND_COLUMNS, ago, command, filter, go_time, size};
 use crate::cli::rows::{List, Row, is_plain_table};
-use crate::service::{ContainerRow, ContainerStatus};
+use crate::service::{ContainerRow, ContainerSizes, ContainerStatus};
 
 /// List containers
 #[derive(Debug, Args)]
@@ -47,8 +47,6 @@ pub(crate) struct Arguments {
     size: bool,
 }
 
-const COMMAND_COLUMNS: usize = 20;
-
 const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t\
                      {{.Names}}";
 const TITLES: [(&str, &str); 15] = [
@@ -79,24 +77,44 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failur
         rows.retain(|row| row.status != ContainerStatus::Created);
     }
     rows.truncate(last.unwrap_or(usize::MAX));
-    let format = arguments.format.as_deref();
+    let only_ids = arguments.quiet && is_plain_table(arguments.format.as_deref());
+    let format = match only_ids {
+        true => Some("{{.ID}}".to_owned()),
+        false => context.list_format(arguments.format.as_deref(), "psFormat"),
+    };
+    let format = format.as_deref();
     let now = Timestamp::now();
-    let sized = arguments.size || format.is_some_and(|format| format.contains(".Size"));
+    let asks = |format: &str| [".Size", "json ."].iter().any(|word| format.contains(word));
+    let sized = arguments.size || format.is_some_and(asks);
     let mut shown = Vec::new();
     for row in &rows {
-        let sizes = if sized { (strata.written(row)?, strata.kept(row)?) } else { (0, 0) };
-        shown.push(fields(row, sizes, arguments.no_trunc, now));
+        let size = match sized.then(|| strata.sizes(&row.id, row.manifest)).transpose()? {
+            Some(sizes) => all_sizes(&sizes, strata.kept(row)?),
+            None => size(0),
+        };
+        shown.push(shown_row(row, size, arguments.no_trunc, now));
     }
     let table = match arguments.size {
         true => format!("{TABLE}\t{{{{.Size}}}}"),
         false => TABLE.to_owned(),
     };
-    let list = List { kind: "ContainerContext", titles: &TITLES, table: &table };
-    let only_ids = arguments.quiet && is_plain_table(format);
-    list.print(if only_ids { Some("{{.ID}}") } else { format }, shown)
+    let list = List {
+        kind: "formatter.ContainerContext",
+        failure: "failed to execute template",
+        titles: &TITLES,
+        table: &table,
+    };
+    list.print(format, shown)
 }
 
-fn fields(row: &ContainerRow, (written, kept): (u64, u64), no_trunc: bool, now: Timestamp) -> Row {
+/// Returns what a container has written, that with its image, and what its snapshots keep.
+fn all_sizes(sizes: &ContainerSizes, kept: u64) -> String {
+    let kept = if kept == 0 { String::new() } else { format!(", snapshots {}", size(kept)) };
+    let both = size(sizes.written + sizes.image);
+    format!("{} (virtual {both}{kept})", size(sizes.written))
+}
+
+fn shown_row(row: &ContainerRow, written: String, no_trunc: bool, now: Timestamp) -> Row {
     let columns = if no_trunc { usize::MAX } else { COMMAND_COLUMNS };
     let short = || row.id.chars().take(12).collect();
     let labels: Vec<_> = row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -109,7 +127,7 @@ fn fields(row: &ContainerRow, (written, kept): (u64, u64), no_trunc: bool, now: 
         ContainerStatus::Mounted(mount) => mount.transport.clone().unwrap_or_default(),
         ContainerStatus::Created | ContainerStatus::Dead(_) => String::new(),
     };
-    vec![
+    let fields = vec![
         ("ID", if no_trunc { row.id.clone() } else { short() }),
         ("Names", row.name.clone()),
         ("Image", row.image.clone()),
@@ -119,19 +137,14 @@ fn fields(row: &ContainerRow, (written, kept): (u64, u64), no_trunc: bool, now: 
         ("Ports", String::new()),
         ("State", state.to_owned()),
         ("Status", status(&row.status, now)),
-        (
-            "Size",
-            match kept {
-                0 => size(written),
-                kept => format!("{} (snapshots {})", size(written), size(kept)),
-            },
-        ),
+        ("Size", written),
         ("Labels", labels.join(",")),
         ("Mounts", mount),
         ("LocalVolumes", "0".to_owned()),
         ("Networks", String::new()),
         ("Transport", transport),
-    ]
+    ];
+    Row { fields, labels: Some(row.labels.clone()) }
 }
 
 fn status(status: &ContainerStatus, now: Timestamp) -> String {

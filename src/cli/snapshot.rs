@@ -11,7 +11,7 @@ use crate::cli::error::Failure;
 use crate::cli::format::{ago, filter, go_time, size};
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
-use crate::cli::rows::{List, Row, is_plain_table};
+use crate::cli::rows::{List, Row, TEMPLATE_ERROR, is_plain_table};
 use crate::service::{Footprint, SnapshotRequest, SnapshotRow};
 
 /// Keep the present state of a container, to go back to
@@ -92,7 +92,8 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
 pub(crate) fn run_list(arguments: &ListArguments, context: &Context) -> Result<(), Failure> {
     let strata = context.strata()?;
     let rows = strata.snapshots(arguments.container.as_deref(), &arguments.filters)?;
-    let list = List { kind: "snapshotContext", titles: &TITLES, table: TABLE };
+    let (kind, table) = ("snapshotContext", TABLE);
+    let list = List { kind, failure: TEMPLATE_ERROR, titles: &TITLES, table };
     let format = arguments.format.as_deref();
     let only_names = arguments.quiet && is_plain_table(format);
     let now = Timestamp::now();
@@ -116,7 +117,7 @@ fn fields(row: &SnapshotRow, room: Footprint, now: Timestamp) -> Row {
         (None, Some(to)) => format!("before undo to {to}"),
         (None, None) => String::new(),
     };
-    vec![
+    let fields = vec![
         ("Container", row.container.clone()),
         ("Name", snapshot.name.clone()),
         ("CreatedSince", ago(snapshot.created, now)),
@@ -124,7 +125,8 @@ fn fields(row: &SnapshotRow, room: Footprint, now: Timestamp) -> Row {
         ("Size", size(room.bytes)),
         ("UniqueSize", size(room.unique_bytes)),
         ("Message", message),
-    ]
+    ];
+    Row { fields, labels: None }
 }
 
 pub(crate) fn run_remove(arguments: &RemoveArguments, context: &Context) -> Result<(), Failure> {

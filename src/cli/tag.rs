@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::image::Reference;
+use crate::service::Error;
 
 /// Give an image another name
 #[derive(Debug, Args)]
@@ -21,13 +22,16 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
     let parsed = arguments.target.parse::<Reference>();
-    let target = refuse_digest(parsed.map_err(|error| {
-        let text = &arguments.target;
-        Failure::text(format!(
-            "Error parsing reference: {text:?} is not a valid repository/tag: {error}"
-        ))
-    })?)?;
-    Ok(context.strata()?.tag(&arguments.source, &target)?)
+    let target = refuse_digest(parsed.map_err(|error| not_a_name(&arguments.target, &error))?)?;
+    context.strata()?.tag(&arguments.source, &target).map_err(|error| match error {
+        Error::ImageName(error) => not_a_name(&arguments.source, &error),
+        error => error.into(),
+    })
+}
+
+fn not_a_name(text: &str, error: &crate::image::Error) -> Failure {
+    let text = format!("Error parsing reference: {text:?} is not a valid repository/tag: {error}");
+    Failure::text(text)
 }
 
 /// Returns the name of a new image, if it is to have one.

@@ -35,16 +35,21 @@ fn shaped_below(command: Command, path: &str) -> Command {
 fn usage_line(command: &Command, path: &str) -> String {
     let mut line = path.to_owned();
     if command.has_subcommands() {
-        line.push_str(" COMMAND");
+        let is_group = path.contains(' ');
+        line.push_str(if is_group { " COMMAND" } else { " [OPTIONS] COMMAND [ARG...]" });
         return line;
     }
     if command.get_arguments().any(is_own_option) {
         line.push_str(" [OPTIONS]");
     }
     for positional in command.get_positionals() {
-        let names = positional.get_value_names().and_then(|names| names.first());
-        let name = names.map_or(positional.get_id().as_str(), |name| name.as_str());
+        let names = positional.get_value_names().unwrap_or_default();
+        let name = names.first().map_or(positional.get_id().as_str(), |name| name.as_str());
         let many = most(positional) > 1;
+        if let [first, more] = names {
+            line.push_str(&format!(" [{first}] [{more}...]"));
+            continue;
+        }
         line.push_str(&match (positional.is_required_set(), many) {
             (true, false) => format!(" {name}"),
             (true, true) => format!(" {name} [{name}...]"),
@@ -91,9 +96,11 @@ pub(crate) fn explain(error: &clap::Error, root: &Command, words: &[OsString]) -
     }
     let (command, path) = typed_command(root, words);
     let (text, is_flag) = what(error, command, &path, root.get_name(), words);
-    let usage = match (error.kind(), command.has_subcommands() && path == root.get_name()) {
-        (_, true) if !is_flag => String::new(),
-        _ => format!("Usage:  {}\n\n", usage_line(command, &path)),
+    let usage = match command.has_subcommands() && !is_flag {
+        true if path == root.get_name() => String::new(),
+        // What is wrong is the word that the line has after the group.
+        true => format!("Usage:  {path}\n\n"),
+        false => format!("Usage:  {}\n\n", usage_line(command, &path)),
     };
     let text = format!("{text}\n\n{usage}Run '{path} --help' for more information");
     if is_flag { Failure::Flag(text) } else { Failure::Words(text) }
@@ -116,10 +123,11 @@ fn what(
         }
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             let letter = argument.trim_start_matches('-');
-            let typed = words.iter().filter_map(|word| word.to_str());
-            let mut typed = typed.filter(|word| word.starts_with('-') && word.contains(letter));
-            let typed = typed.next().unwrap_or(&argument);
-            (format!("unknown shorthand flag: '{letter}' in {typed}"), true)
+            let typed = words.iter().filter_map(|word| word.to_str()?.strip_prefix('-'));
+            let mut short = typed.filter(|word| !word.starts_with('-'));
+            let left = short.find_map(|word| word.find(letter).map(|at| &word[at..]));
+            let left = left.unwrap_or(letter);
+            (format!("unknown shorthand flag: '{letter}' in -{left}"), true)
         }
         ErrorKind::InvalidSubcommand => {
             let name = context(ContextKind::InvalidSubcommand);
@@ -132,6 +140,13 @@ fn what(
         }
         ErrorKind::InvalidValue | ErrorKind::WrongNumberOfValues if value.is_empty() => {
             (format!("flag needs an argument: {}", as_typed(&argument, words)), true)
+        }
+        ErrorKind::TooManyValues => {
+            let flag = with_letter(&argument, command);
+            (
+                format!("invalid argument {value:?} for \"{flag}\" flag: expected true or false"),
+                true,
+            )
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation if argument.starts_with('-') => {
             let flag =
@@ -159,12 +174,12 @@ fn with_letter(flag: &str, command: &Command) -> String {
     letter.map_or(flag.to_owned(), |letter| format!("-{letter}, {flag}"))
 }
 
-/// Returns the option that lacks its value as it was typed: `--format`, or `'f' in -qf`.
+/// Returns the option that lacks its value as it was typed: `--format`, or `'f' in -f` of `-qf`.
 fn as_typed(argument: &str, words: &[OsString]) -> String {
     let last = words.last().and_then(|word| word.to_str()).unwrap_or_default();
     match last.chars().next_back() {
         Some(letter) if last.starts_with('-') && !last.starts_with("--") => {
-            format!("'{letter}' in {last}")
+            format!("'{letter}' in -{letter}")
         }
         _ => argument.split(' ').next().unwrap_or(argument).to_owned(),
     }
@@ -240,12 +255,15 @@ fn path_len(root: &Command, words: &[OsString]) -> usize {
     words.iter().position(|word| names.iter().any(|name| word == name)).unwrap_or(0)
 }
 
-/// Returns the option of a command that a word says yes or no to.
+/// Returns the option of a command that a word says yes or no to: `--quiet=false`, `-q=false`.
 fn truth_of(command: &Command, word: &OsStr) -> Option<(String, bool)> {
     let (name, value) = word.to_str()?.split_once('=')?;
-    let long = name.strip_prefix("--")?;
-    let is_yes = |option: &Arg| matches!(option.get_action(), ArgAction::SetTrue);
-    command.get_arguments().find(|option| option.get_long() == Some(long) && is_yes(option))?;
+    let is_named = |option: &&Arg| match name.strip_prefix("--") {
+        Some(long) => option.get_long() == Some(long),
+        None => option.get_short().is_some_and(|short| name == format!("-{short}")),
+    };
+    let is_yes = |option: &&Arg| matches!(option.get_action(), ArgAction::SetTrue);
+    command.get_arguments().find(|option| is_named(option) && is_yes(option))?;
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some((name.to_owned(), true)),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some((name.to_owned(), false)),
@@ -292,9 +310,24 @@ mod tests {
             ("strata images --foo", "unknown flag: --foo", "images [OPTIONS] [REPOSITORY[:TAG]]"),
             (
                 "strata images -az",
-                "unknown shorthand flag: 'z' in -az",
+                "unknown shorthand flag: 'z' in -z",
                 "images [OPTIONS] \
               [REPOSITORY[:TAG]]",
+            ),
+            (
+                "strata create -x a",
+                "unknown shorthand flag: 'x' in -x",
+                "create [OPTIONS] IMAGE [COMMAND] [ARG...]",
+            ),
+            (
+                "strata images --digests -ad",
+                "unknown shorthand flag: 'd' in -d",
+                "images [OPTIONS] [REPOSITORY[:TAG]]",
+            ),
+            (
+                "strata images -qf",
+                "flag needs an argument: 'f' in -f",
+                "images [OPTIONS] [REPOSITORY[:TAG]]",
             ),
             (
                 "strata pull --platform",
@@ -352,6 +385,7 @@ mod tests {
         for (words, expected) in [
             ("strata images --quiet=true -a", "strata images --quiet -a"),
             ("strata image ls --no-trunc=false", "strata image ls"),
+            ("strata images -q=true -a=false", "strata images -q"),
             ("strata images --quiet=maybe", "strata images --quiet=maybe"),
             ("strata images --format=true", "strata images --format=true"),
             ("strata images -- --quiet=true", "strata images -- --quiet=true"),

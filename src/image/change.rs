@@ -87,7 +87,7 @@ impl<'a> Change<'a> {
         let command = COMMANDS
             .into_iter()
             .find(|command| command.eq_ignore_ascii_case(word))
-            .ok_or_else(|| Error::ChangeCommand(word.to_owned()))?;
+            .ok_or_else(|| Error::ChangeCommand(word.to_lowercase()))?;
         let mut change = Self { command, flags: Vec::new(), rest };
         while let (flag, rest) = split_word(change.rest)
             && flag.starts_with("--")
@@ -441,8 +441,8 @@ mod tests {
     fn a_faulty_change_is_named_and_changes_nothing() {
         let table = [
             ("foo bar", "foo is not a valid change command"),
-            ("RUN x", "RUN is not a valid change command"),
-            ("MAINTAINER x", "MAINTAINER is not a valid change command"),
+            ("RUN x", "run is not a valid change command"),
+            ("MAINTAINER x", "maintainer is not a valid change command"),
             ("ENV", "ENV: requires at least one argument"),
             ("ENV A", "ENV: must have two arguments"),
             ("ENV A=1 B", "ENV: can't find = in \"B\": must be of the form name=value"),

@@ -129,6 +129,24 @@ pub enum Error {
         /// What the registry says.
         message: String,
     },
+    /// There is nothing under a URL, or nothing for whoever asks.
+    #[error("failed to GET {url} with status {status}: {message}")]
+    NotUnderUrl {
+        /// What was asked for.
+        url: String,
+        /// The status: `404 Not Found`.
+        status: String,
+        /// What the server says.
+        message: String,
+    },
+    /// A URL is none, or leads nowhere.
+    #[error("{url} cannot be downloaded: {reason}")]
+    Url {
+        /// What was typed.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
     /// The registry does not follow the distribution specification.
     #[error("registry {host} does not follow the distribution protocol: {reason}")]
     Protocol {

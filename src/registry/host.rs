@@ -23,6 +23,11 @@ impl Host {
         Self { domain: reference.domain().to_owned() }
     }
 
+    /// Returns the host of a URL: `host[:port]`.
+    pub(super) const fn at(domain: String) -> Self {
+        Self { domain }
+    }
+
     /// Returns `host[:port]`, as it stands in a URL.
     pub(super) fn address(&self) -> &str {
         if self.is_hub() { HUB_HOST } else { &self.domain }

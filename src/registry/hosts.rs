@@ -68,6 +68,11 @@ impl Hosts {
         &self.runtime
     }
 
+    /// Returns how to talk to registries.
+    pub(super) const fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// Returns the attempts for one request.
     pub(super) const fn backoff(&self) -> Backoff {
         Backoff::new(&self.options)
@@ -111,6 +116,11 @@ impl Hosts {
     pub(super) fn answer(&self, request: RequestBuilder, url: &str) -> Result<Answer> {
         let answered = fetch(request, url, SMALL_LIMIT_BYTES);
         self.runtime.within(self.read_timeout(), answered).unwrap_or_else(|_| Err(silent(url)))
+    }
+
+    /// Makes the first contact with the registry of a repository, unless that was before.
+    pub(super) fn reach(&self, repository: &Reference) -> Result<()> {
+        self.session(repository).map(drop)
     }
 
     fn session(&self, repository: &Reference) -> Result<Arc<Session>> {

@@ -74,6 +74,8 @@ pub enum Kept {
     Helper,
     /// In a file, unencrypted.
     File(PathBuf),
+    /// It was in a file already.
+    Already,
 }
 
 /// Keeps a login for the next commands.
@@ -96,7 +98,10 @@ pub fn keep(options: &Options, server: &Server, user: &str, password: &str) -> R
     };
     let auths = config.entry("auths").or_insert_with(|| json!({}));
     let Value::Object(auths) = auths else { return Err(file.broken("auths is not an object")) };
-    auths.insert(server.name.clone(), entry);
+    let before = auths.insert(server.name.clone(), entry.clone());
+    if kept != Kept::Helper && before == Some(entry) {
+        return Ok(Kept::Already);
+    }
     file.write(&config)?;
     Ok(kept)
 }
@@ -119,6 +124,18 @@ pub fn forget(options: &Options, server: &Server) -> Result<()> {
         }
     }
     if removed { file.write(&config) } else { Ok(()) }
+}
+
+/// Returns a text that docker's `config.json` has under a name; none where there is none.
+///
+/// # Errors
+/// The file is not docker's, or cannot be read.
+pub fn setting(options: &Options, name: &str) -> Result<Option<String>> {
+    if options.docker_config_dir.is_none() {
+        return Ok(None);
+    }
+    let text = LoginFile::open(options)?.read()?.remove(name);
+    Ok(text.and_then(|text| text.as_str().map(str::to_owned)))
 }
 
 /// Docker's `config.json`.

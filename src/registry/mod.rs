@@ -15,6 +15,7 @@ mod challenge;
 mod client;
 mod credentials;
 mod document;
+mod download;
 mod error;
 mod fault;
 mod grant;
@@ -46,6 +47,8 @@ use crate::registry::hosts::Hosts;
 use crate::registry::upload::Upload;
 
 pub use crate::registry::blob::BlobReader;
+pub use crate::registry::download::Download;
+pub use crate::registry::download::public_url;
 pub use crate::registry::error::Error;
 pub use crate::registry::error::Result;
 pub use crate::registry::error::Unreachable;
@@ -54,6 +57,7 @@ pub use crate::registry::login::Server;
 pub use crate::registry::login::base64;
 pub use crate::registry::login::forget as forget_login;
 pub use crate::registry::login::keep as keep_login;
+pub use crate::registry::login::setting as docker_setting;
 pub use crate::registry::manifest::RawManifest;
 pub use crate::registry::options::Options;
 pub use crate::registry::upload::Mounted;
@@ -90,6 +94,11 @@ impl Registry {
         self.hosts.check_kept_login(server.host())
     }
 
+    /// Makes the first contact with the registry of a repository, unless that was before.
+    pub fn reach(&self, repository: &Reference) -> Result<()> {
+        self.hosts.reach(repository)
+    }
+
     /// Returns what the tag or digest of `reference` names; a bare name means `latest`.
     ///
     /// The bytes match the digest in `reference`, and the one that the registry announces.
@@ -117,6 +126,11 @@ impl Registry {
         offset: u64,
     ) -> Result<BlobReader> {
         BlobReader::open(Arc::clone(&self.hosts), repository, descriptor, offset)
+    }
+
+    /// Opens what is under a URL that is no registry's.
+    pub fn download(&self, url: &str) -> Result<Download> {
+        Download::open(Arc::clone(&self.hosts), url)
     }
 
     /// Says whether the repository has the blob.

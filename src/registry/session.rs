@@ -182,7 +182,7 @@ impl Session {
 }
 
 /// Returns a status as people know it: `401 Unauthorized`.
-fn status_text(status: u16) -> String {
+pub(super) fn status_text(status: u16) -> String {
     match reqwest::StatusCode::from_u16(status) {
         Ok(status) => status.to_string(),
         Err(_) => status.to_string(),

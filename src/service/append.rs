@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::digest::Digest;
 use crate::image::{History, Reference, fill_history};
 use crate::layer::{Kind, Unpacked, decompress, relocate};
+use crate::registry::public_url;
 use crate::service::browse::{Last, Tree};
 use crate::service::commit::{EMPTY_TAR, NewLayer, created, source_date_epoch};
 use crate::service::directory::DirectoryPacker;
@@ -46,6 +47,11 @@ impl Strata {
             ImportSource::Stdin => {
                 let name = "standard input";
                 (self.append_tar(io::stdin(), &request.to, &mut stage, name)?, "-".to_owned())
+            }
+            ImportSource::Url(url) => {
+                let tar = self.registry()?.download(url)?;
+                let shown = public_url(url);
+                (self.append_tar(tar, &request.to, &mut stage, &shown)?, shown)
             }
             ImportSource::Path(path) => {
                 let shown = path.display().to_string();

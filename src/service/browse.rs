@@ -132,7 +132,7 @@ impl Strata {
             return Ok(Tree::new(overlay, name, lease));
         }
         self.open_image_tree(name).map_err(|error| match error {
-            Error::NoImage(_) => Error::NoObject(name.to_owned()),
+            Error::NoImage(_) | Error::ImageName(_) => Error::NoObject(name.to_owned()),
             other => other,
         })
     }

@@ -53,6 +53,8 @@ impl Strata {
         stage.claim(Claim::Image(container.manifest))?;
         let base = self.store.image(container.manifest)?;
         let mut config = base.config.clone();
+        config.config.cmd = container.command.clone().or(config.config.cmd);
+        let created_by = config.config.cmd.clone().unwrap_or_default().join(" ");
         apply_changes(&request.changes, &mut config.config)?;
         self.flush_mount(&container)?;
         let epoch = source_date_epoch()?;
@@ -62,7 +64,7 @@ impl Strata {
         config.author = request.author.clone().or(config.author);
         config.history.push(History {
             created: Some(created),
-            created_by: Some(command_of(&container, &base.config)),
+            created_by: Some(created_by),
             author: request.author.clone(),
             comment: request.message.clone(),
             empty_layer: layer.is_empty,
@@ -158,13 +160,6 @@ impl Strata {
         self.store.set_reference(&name, &to)?;
         Ok(id)
     }
-}
-
-/// Returns the command that the history says the layer came of.
-fn command_of(container: &Container, config: &ImageConfig) -> String {
-    let own = container.command.clone();
-    let command = own.or_else(|| config.config.cmd.clone()).unwrap_or_default();
-    command.join(" ")
 }
 
 /// Returns the time that SOURCE_DATE_EPOCH says, for images that come out the same twice.

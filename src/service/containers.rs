@@ -27,6 +27,15 @@ pub struct CreateRequest {
     pub command: Vec<String>,
 }
 
+/// How large a container is.
+#[derive(Clone, Copy, Debug)]
+pub struct ContainerSizes {
+    /// Size of the files in its writable layer in bytes.
+    pub written: u64,
+    /// Size of all files in the layers of its image in bytes.
+    pub image: u64,
+}
+
 /// Whether a container is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerStatus {
@@ -45,7 +54,7 @@ pub struct ContainerRow {
     pub id: String,
     /// The name.
     pub name: String,
-    /// The image as it was asked for.
+    /// The image as it was asked for, or its id if that name does not lead to it any more.
     pub image: String,
     /// The command that it would run.
     pub command: Vec<String>,
@@ -60,14 +69,16 @@ pub struct ContainerRow {
 }
 
 /// The filters of a list of containers.
-const FILTERS: [&str; 8] =
-    ["id", "name", "label", "label!", "status", "ancestor", "before", "since"];
+const FILTERS: [&str; 9] =
+    ["id", "name", "label", "label!", "status", "ancestor", "before", "since", "exited"];
 
 /// How often a random name may be taken.
 const TRIES: usize = 20;
 
-/// What a filter can ask of the state of a container. Here a mount is what runs.
-const STATES: [&str; 4] = ["created", "mounted", "running", "dead"];
+/// What a filter can ask of the state of a container. Here a mount is what runs; the last four are
+/// states of docker's that no container has.
+const STATES: [&str; 8] =
+    ["created", "mounted", "running", "dead", "exited", "paused", "restarting", "removing"];
 
 impl ContainerStatus {
     fn is(&self, state: &str) -> bool {
@@ -167,19 +178,27 @@ impl Strata {
         let made = |name: &str| Ok(self.find_container(name)?.created);
         let before = values(filters, "before").into_iter().map(made).collect::<Result<Vec<_>>>()?;
         let since = values(filters, "since").into_iter().map(made).collect::<Result<Vec<_>>>()?;
-        let image = |name: &str| Ok(self.find_image(name)?.0.digest);
+        let image = |name| match self.find_image(name) {
+            Ok((image, _)) => Ok(Some(image.digest)),
+            // No container comes of what is not there.
+            Err(Error::NoImage(_)) => Ok(None),
+            Err(error) => Err(error),
+        };
         let images = values(filters, "ancestor").into_iter().map(image);
         let images = images.collect::<Result<Vec<_>>>()?;
+        // No container has run, so none has ended with any code.
+        let none_fits = !values(filters, "exited").is_empty();
         let any = |key: &str, fits: &dyn Fn(&str) -> bool| {
             let values = values(filters, key);
             values.is_empty() || values.into_iter().any(fits)
         };
         let mut rows = self.containers()?;
         rows.retain(|row| {
-            any("id", &|id| row.id.starts_with(id))
+            !none_fits
+                && any("id", &|id| row.id.starts_with(id))
                 && any("name", &|name| is_called(&row.name, name))
                 && any("status", &|state| row.status.is(state))
-                && (images.is_empty() || images.contains(&row.manifest))
+                && (images.is_empty() || images.contains(&Some(row.manifest)))
                 && before.iter().all(|time| row.created < *time)
                 && since.iter().all(|time| row.created > *time)
                 && labels_fit(filters, &row.labels)
@@ -188,29 +207,45 @@ impl Strata {
     }
 
     fn row(&self, container: Container) -> Result<ContainerRow> {
-        let (command, labels) = match self.store.image(container.manifest) {
-            Ok(image) => (default_command(&image), image.config.config.labels),
+        let (command, labels, shown) = match self.store.image(container.manifest) {
+            Ok(image) => {
+                let shown = self.current_name(&container, &image)?;
+                (command_of(&container, &image), image.config.config.labels, shown)
+            }
             // A damaged image must not hide its containers.
             Err(error) => {
                 tracing::warn!("{error}");
-                (Vec::new(), BTreeMap::new())
+                let command = container.command.clone().unwrap_or_default();
+                (command, BTreeMap::new(), container.image.clone())
             }
         };
         Ok(ContainerRow {
             status: self.status(&container.id)?,
             id: container.id,
             name: container.name,
-            image: container.image,
-            command: container.command.unwrap_or(command),
+            image: shown,
+            command,
             created: container.created,
             labels,
             manifest: container.manifest,
         })
     }
 
-    /// Returns the size of the files in the writable layer of a container in bytes.
-    pub fn written(&self, row: &ContainerRow) -> Result<u64> {
-        written_below(&self.store.upper(&row.id))
+    /// Returns the name of the image that a container was made of, or its id where the name leads to
+    /// another one now, or nowhere.
+    fn current_name(&self, container: &Container, image: &Image) -> Result<String> {
+        let named = match container.image.parse::<Reference>() {
+            Ok(reference) => self.find_named(&reference)?,
+            Err(_) => None,
+        };
+        let is_it = named.is_some_and(|found| found.manifest == container.manifest);
+        Ok(if is_it { container.image.clone() } else { image.id().short() })
+    }
+
+    /// Returns how large a container is; a damaged image counts nothing.
+    pub fn sizes(&self, id: &str, manifest: Digest) -> Result<ContainerSizes> {
+        let image = self.sized(manifest).map_or(0, |(_, size)| size);
+        Ok(ContainerSizes { written: written_below(&self.store.upper(id))?, image })
     }
 
     /// Returns the size of the files of the snapshots of a container in bytes, shared ones once.
@@ -354,10 +389,12 @@ fn is_id(text: &str, image: &Image) -> bool {
     image.id().hex().starts_with(text.strip_prefix("sha256:").unwrap_or(text))
 }
 
-/// Returns the command that a container of an image runs.
-pub(crate) fn default_command(image: &Image) -> Vec<String> {
+/// Returns what a container would run: the entry point of its image and its own command, or else the
+/// image's.
+pub(crate) fn command_of(container: &Container, image: &Image) -> Vec<String> {
     let config = &image.config.config;
     let mut command = config.entrypoint.clone().unwrap_or_default();
-    command.extend(config.cmd.clone().unwrap_or_default());
+    let own = container.command.as_ref().or(config.cmd.as_ref());
+    command.extend(own.cloned().unwrap_or_default());
     command
 }

@@ -16,6 +16,9 @@ pub enum Error {
     /// No image has this name or id.
     #[error("No such image: {0}")]
     NoImage(String),
+    /// What was typed can be neither the name of an image nor the beginning of an id.
+    #[error(transparent)]
+    ImageName(crate::image::Error),
     /// No container has this name or id.
     #[error("No such container: {0}")]
     NoContainer(String),
@@ -136,6 +139,12 @@ pub enum Error {
     /// A filter cannot have this value.
     #[error("invalid filter '{0}=[{1}]'")]
     FilterValue(String, String),
+    /// A filter by time has a value that is none.
+    #[error("failed to parse value as time or duration: {0:?}")]
+    FilterTime(String),
+    /// A pattern of names cannot be read.
+    #[error("syntax error in pattern")]
+    Pattern,
     /// Nothing was said that could change an image.
     #[error("nothing to change of {0}: say what, as --env NAME=VALUE; see 'strata mutate --help'")]
     NothingToChange(String),

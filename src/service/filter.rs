@@ -60,7 +60,7 @@ fn until(value: &str, now: Timestamp) -> Result<Timestamp> {
     };
     let ago = || duration(value).and_then(|ago| now.checked_sub(ago).ok());
     let found = seconds().or_else(time).or_else(local).or_else(ago);
-    found.ok_or_else(|| Error::FilterValue("until".to_owned(), value.to_owned()))
+    found.ok_or_else(|| Error::FilterTime(value.to_owned()))
 }
 
 /// Returns a duration as Go writes it: `1h30m`.
@@ -128,6 +128,22 @@ fn in_class(class: &[char], c: char) -> bool {
     found != negated
 }
 
+/// Checks that every class of a pattern has an end, and every backslash something after it.
+pub(crate) fn check_pattern(pattern: &str) -> Result<()> {
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        let whole = match c {
+            '[' => rest.any(|c| c == ']'),
+            '\\' => rest.next().is_some(),
+            _ => true,
+        };
+        if !whole {
+            return Err(Error::Pattern);
+        }
+    }
+    Ok(())
+}
+
 /// As [`glob`], of texts.
 pub(crate) fn fits(pattern: &str, name: &str) -> bool {
     let characters = |text: &str| text.chars().collect::<Vec<_>>();
@@ -156,6 +172,14 @@ mod tests {
             ("", "", true),
         ] {
             assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_broken_pattern_is_told() {
+        for (pattern, is_whole) in [("a[b]*", true), ("a[b", false), ("a\\", false), ("\\[", true)]
+        {
+            assert_eq!(check_pattern(pattern).is_ok(), is_whole, "{pattern}");
         }
     }
 

@@ -6,7 +6,9 @@ use crate::digest::{DiffId, Digest};
 use crate::image::Reference;
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
-use crate::service::filter::{Filters, check_keys, fits, labels_fit, truth, untils, values};
+use crate::service::filter::{
+    Filters, check_keys, check_pattern, fits, labels_fit, truth, untils, values,
+};
 use crate::service::prune::deleted;
 use crate::service::resolve::FoundBy;
 use crate::store::{Image, Mounted, Ref, RefName};
@@ -60,7 +62,7 @@ impl ImageRow {
     }
 
     /// Tells whether its name fits a pattern, with its tag or without.
-    pub fn is_named(&self, pattern: &str) -> bool {
+    pub(crate) fn is_named(&self, pattern: &str) -> bool {
         let Some(name) = &self.reference else { return false };
         if let Ok(wanted) = pattern.parse::<Reference>()
             && name.repository() == wanted.repository()
@@ -84,6 +86,7 @@ impl Strata {
         let before = values(filters, "before").into_iter().map(made).collect::<Result<Vec<_>>>()?;
         let since = values(filters, "since").into_iter().map(made).collect::<Result<Vec<_>>>()?;
         let patterns = values(filters, "reference");
+        patterns.iter().try_for_each(|pattern| check_pattern(pattern))?;
         let mut rows = self.images()?;
         rows.retain(|row| {
             let time = row.made();
@@ -130,7 +133,7 @@ impl Strata {
     }
 
     /// Returns an image and its size; a damaged one must not hide the others.
-    fn sized(&self, manifest: Digest) -> Option<(Image, u64)> {
+    pub(crate) fn sized(&self, manifest: Digest) -> Option<(Image, u64)> {
         match self.store.image(manifest) {
             Ok(image) => {
                 let size = self.size(&image);

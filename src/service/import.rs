@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::image::{History, ImageConfig, Platform, Reference, apply_changes};
 use crate::layer::{Unpacked, decompress, unpack};
+use crate::registry::public_url;
 use crate::service::Strata;
 use crate::service::commit::{NewLayer, created, source_date_epoch};
 use crate::service::directory::DirectoryPacker;
@@ -35,12 +36,20 @@ pub enum ImportSource {
     Stdin,
     /// A tar or a directory.
     Path(PathBuf),
+    /// A tar under an address of the web.
+    Url(String),
 }
 
 impl ImportSource {
     /// Returns the source that a person means; `-` is standard input.
     pub fn of(path: PathBuf) -> Self {
-        if path.as_os_str() == "-" { Self::Stdin } else { Self::Path(path) }
+        match path.to_str() {
+            Some("-") => Self::Stdin,
+            Some(url) if ["http://", "https://"].iter().any(|start| url.starts_with(start)) => {
+                Self::Url(url.to_owned())
+            }
+            _ => Self::Path(path),
+        }
     }
 }
 
@@ -58,6 +67,10 @@ impl Strata {
         let (unpacked, from) = match &request.source {
             ImportSource::Stdin => {
                 (unpack_tar(io::stdin(), &mut stage, "standard input")?, "-".to_owned())
+            }
+            ImportSource::Url(url) => {
+                let shown = public_url(url);
+                (unpack_tar(self.registry()?.download(url)?, &mut stage, &shown)?, shown)
             }
             ImportSource::Path(path) => {
                 (self.import_path(path, &mut stage, epoch)?, path.display().to_string())

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::digest::Digest;
 use crate::image::ImageConfig;
-use crate::service::containers::default_command;
+use crate::service::containers::command_of;
 use crate::service::error::{Error, Result};
 use crate::service::{ContainerStatus, Strata};
 use crate::store::{Container, Image, RefName, walk};
@@ -54,9 +54,9 @@ pub struct ContainerDetails {
     pub container: Container,
     /// The id of its image.
     pub image: Digest,
-    /// The configuration of its image.
+    /// The configuration of its image, with its own command.
     pub config: ImageConfig,
-    /// What it would run.
+    /// What it would run, the entry point first.
     pub command: Vec<String>,
     /// Whether it is mounted.
     pub status: ContainerStatus,
@@ -68,29 +68,16 @@ pub struct ContainerDetails {
     pub log: std::path::PathBuf,
 }
 
-/// How large a container is.
-#[derive(Clone, Copy, Debug)]
-pub struct ContainerSizes {
-    /// Size of the files in its writable layer in bytes.
-    pub written: u64,
-    /// Size of all files in the layers of its image in bytes.
-    pub image: u64,
-}
-
 impl Strata {
-    /// Returns how large a container is.
-    pub fn container_sizes(&self, details: &ContainerDetails) -> Result<ContainerSizes> {
-        let image = self.store.image(details.container.manifest)?;
-        Ok(ContainerSizes { written: written_below(&details.upper)?, image: self.size(&image) })
-    }
-
     /// Returns what is known of a container or an image.
     pub fn inspect(&self, text: &str) -> Result<Details> {
         match self.inspect_container_only(text) {
             Ok(details) => Ok(Details::Container(Box::new(details))),
             Err(Error::NoContainer(_)) => match self.inspect_image(text) {
                 Ok(details) => Ok(Details::Image(Box::new(details))),
-                Err(Error::NoImage(_)) => Err(Error::NoObject(text.to_owned())),
+                Err(Error::NoImage(_) | Error::ImageName(_)) => {
+                    Err(Error::NoObject(text.to_owned()))
+                }
                 Err(error) => Err(error),
             },
             Err(error) => Err(error),
@@ -106,8 +93,10 @@ impl Strata {
     /// Returns what is known of a container.
     pub fn inspect_container_only(&self, text: &str) -> Result<ContainerDetails> {
         let container = self.find_container(text)?;
-        let image = self.store.image(container.manifest)?;
-        let command = container.command.clone().unwrap_or_else(|| default_command(&image));
+        let mut image = self.store.image(container.manifest)?;
+        let command = command_of(&container, &image);
+        let own = &mut image.config.config;
+        own.cmd = container.command.clone().or(own.cmd.take());
         Ok(ContainerDetails {
             image: image.id(),
             command,

@@ -92,7 +92,9 @@ impl Strata {
             }
         }
         let (image, _, lease) = self.lease_image(&request.what).map_err(|error| match error {
-            Error::NoImage(_) if !request.writable => Error::NoObject(request.what.clone()),
+            Error::NoImage(_) | Error::ImageName(_) if !request.writable => {
+                Error::NoObject(request.what.clone())
+            }
             other => other,
         })?;
         let create = CreateRequest {

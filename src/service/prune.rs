@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::digest::Digest;
 use crate::service::error::{Error, Result};
 use crate::service::filter::{Filters, check_keys, duration, labels_fit, truth, untils, values};
+use crate::service::inspect::written_below;
 use crate::service::{ContainerRow, ContainerStatus, ImageRow, Removed, Strata};
 use crate::store::{Footprint, Image, RefName};
 
@@ -147,7 +148,7 @@ impl Strata {
             if is_mounted || !is_old || !labels_fit(filters, &row.labels) {
                 continue;
             }
-            let bytes = self.written(&row)? + self.kept(&row)?;
+            let bytes = written_below(&self.store.upper(&row.id))? + self.kept(&row)?;
             match self.remove(&row.id, false) {
                 Ok(()) => {
                     pruned.containers.push(row.id);
@@ -188,7 +189,7 @@ impl Strata {
             ..Usage::default()
         };
         for row in self.containers()? {
-            let bytes = self.written(&row)? + self.kept(&row)?;
+            let bytes = written_below(&self.store.upper(&row.id))? + self.kept(&row)?;
             let is_mounted = matches!(row.status, ContainerStatus::Mounted(_));
             let room = &mut usage.containers;
             room.total += 1;

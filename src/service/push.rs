@@ -61,6 +61,8 @@ impl Strata {
         if by == FoundBy::Id {
             return Err(Error::NothingToPush(reference.familiar_name()));
         }
+        // Of a registry that does not answer, nothing else is to be said.
+        self.registry()?.reach(&reference)?;
         let layers: Vec<_> = image.manifest.layers.iter().zip(image.layers().to_vec()).collect();
         for (_, layer) in &layers {
             self.pushing(*layer, LayerState::Preparing);

@@ -18,15 +18,16 @@ pub(crate) enum FoundBy {
 impl Strata {
     /// Returns the image with a name, an id, or an unambiguous beginning of an id. A name wins.
     pub(crate) fn find_image(&self, text: &str) -> Result<(Image, FoundBy)> {
-        if let Ok(reference) = text.parse::<Reference>()
-            && let Some(found) = self.find_named(&reference)?
+        let parsed = text.parse::<Reference>();
+        if let Ok(reference) = &parsed
+            && let Some(found) = self.find_named(reference)?
         {
-            return Ok((self.store.image(found.manifest)?, FoundBy::Name(reference)));
+            return Ok((self.store.image(found.manifest)?, FoundBy::Name(reference.clone())));
         }
         let no_image = || Error::NoImage(with_default_tag(text));
         let prefix = text.strip_prefix("sha256:").unwrap_or(text);
         if !is_hex_prefix(prefix) {
-            return Err(no_image());
+            return Err(parsed.map_or_else(Error::ImageName, |_| no_image()));
         }
         let mut found: Vec<Image> = Vec::new();
         for image in self.all_images()? {

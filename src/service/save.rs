@@ -66,7 +66,11 @@ impl Strata {
             found.push((image, Some(name), lease));
         }
         if found.is_empty() {
-            let (image, by, lease) = self.lease_image(text)?;
+            let one = self.lease_image(text);
+            let (image, by, lease) = one.map_err(|error| match error {
+                Error::NoImage(_) => Error::NoImage(text.to_owned()),
+                error => error,
+            })?;
             let name = match by {
                 FoundBy::Name(name) if name.digest().is_none() => Some(name.tag_or_latest()),
                 FoundBy::Name(_) | FoundBy::Id => None,

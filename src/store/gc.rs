@@ -40,6 +40,8 @@ pub struct Collected {
 /// What is needed.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
+    /// Manifests whose image is marked; the blob of a manifest may be marked without it.
+    images: HashSet<Digest>,
     blobs: HashSet<Digest>,
     layers: HashSet<DiffId>,
     chains: HashSet<Digest>,
@@ -179,9 +181,10 @@ impl Store {
     }
 
     pub(crate) fn mark_image(&self, manifest: Digest, marks: &mut Marks) {
-        if !marks.blobs.insert(manifest) {
+        if !marks.images.insert(manifest) {
             return;
         }
+        marks.blobs.insert(manifest);
         match self.image(manifest) {
             Ok(image) => {
                 marks.blobs.insert(image.id());

@@ -312,6 +312,16 @@ fn collecting_takes_what_nothing_names() {
 }
 
 #[test]
+fn regression_collecting_leaves_an_image_whose_manifest_is_what_the_registry_has() {
+    let (_folder, store) = store();
+    let manifest = add_image(&mut store.stage().unwrap(), &tar(&[("f", LARGE)]));
+    let to = Ref { manifest, target: Some(manifest), updated: Timestamp::UNIX_EPOCH };
+    store.set_reference(&RefName::Named("pulled:1".parse().unwrap()), &to).unwrap();
+    assert_eq!(store.collect().unwrap(), Collected::default());
+    assert_eq!(store.image(manifest).unwrap().digest, manifest);
+}
+
+#[test]
 fn collecting_leaves_what_a_lease_or_a_container_uses() {
     let (_folder, store) = store();
     let mut stage = store.stage().unwrap();

@@ -16,11 +16,14 @@ use crate::cli::error::Failure;
 use crate::cli::output::{compact_json, line};
 
 pub(crate) use functions::Functions;
-pub(crate) use value::{from_document, text};
+pub(crate) use value::{from_document, row};
 
 use crate::cli::template::blocks::check_blocks;
 use crate::cli::template::functions::with_functions;
-use crate::cli::template::place::{Place, field_place, function_place, unknown_function};
+use crate::cli::template::place::{
+    Place, calls_of_field, field_place, function_place, unknown_function,
+};
+use crate::cli::template::value::LABEL;
 
 /// Maps whose keys a person chooses: one that is missing is no error.
 const OPEN_MAPS: [&str; 4] = ["Labels", "Data", "ExposedPorts", "Volumes"];
@@ -50,9 +53,16 @@ impl Template {
         if let Some((name, line)) = unknown_function(&tree) {
             return Err(format!("template: :{line}: function {name:?} not defined"));
         }
+        // The engine calls what a field holds only when it is told to.
+        let mut called = text.to_owned();
+        if !matches!(functions, Functions::Object) {
+            for at in calls_of_field(&tree, LABEL).into_iter().rev() {
+                called.insert_str(at, "call ");
+            }
+        }
         let program = |missing| {
             let program = with_functions(gotmpl::Template::new(""), functions);
-            program.missing_key(missing).parse(text).map_err(|error| syntax(&error))
+            program.missing_key(missing).parse(&called).map_err(|error| syntax(&error))
         };
         let lenient = program(MissingKey::Invalid)?;
         Ok(Self { program: program(MissingKey::Error)?, lenient, tree, functions })
@@ -87,7 +97,7 @@ impl Template {
             TemplateError::MissingKey { key } => {
                 let what = match self.functions {
                     Functions::Row(kind) => {
-                        format!("can't evaluate field {key} in type *formatter.{kind}")
+                        format!("can't evaluate field {key} in type *{kind}")
                     }
                     _ => format!("map has no entry for key {key:?}"),
                 };
@@ -95,7 +105,8 @@ impl Template {
             }
             TemplateError::ArgCount { name, expected, got } => {
                 let what = format!("wrong number of args for {name}: want {expected} got {got}");
-                (function_place(&self.tree, &[name]), what)
+                let place = function_place(&self.tree, &[name]);
+                (place.or_else(|| field_place(&self.tree, name)), what)
             }
             TemplateError::IndexOutOfRange { index } => {
                 let what = format!("error calling index: index out of range: {index}");

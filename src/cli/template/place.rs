@@ -56,6 +56,20 @@ pub(crate) fn function_place(tree: &ListNode, names: &[&str]) -> Option<Place> {
     found
 }
 
+/// Returns where commands begin that are a field of the row with a name, as bytes of the text, in its order.
+pub(crate) fn calls_of_field(tree: &ListNode, name: &str) -> Vec<usize> {
+    let mut found = Vec::new();
+    every_command(tree, &mut |command| {
+        if let [Expr::Field(pos, fields), ..] = command.args.as_slice()
+            && matches!(fields.as_slice(), [field] if field == name)
+        {
+            found.push(pos.offset);
+        }
+    });
+    found.sort_unstable();
+    found
+}
+
 /// Returns the first function that does not exist, and its line.
 pub(crate) fn unknown_function(tree: &ListNode) -> Option<(String, usize)> {
     let mut found = None;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cli::template::{Functions, Template, from_document, text};
+use crate::cli::template::{Functions, Template, from_document, row};
 
 /// Returns what a template makes of an object, or what is wrong with it.
 fn rendered(template: &str) -> String {
@@ -29,6 +29,7 @@ fn values_are_shown_as_go_shows_them() {
             r#"{"Cmd":["/bin/sh"],"ExposedPorts":{"80/tcp":{}},"Labels":{"a":"1"}}"#,
         ),
         ("{{.Config.Labels.b}}", "<no value>"),
+        ("{{.Config.Labels.Label}}", "<no value>"),
         ("{{.Config.Labels.b.c}}", "<no value>"),
         (r#"{{index .Config.Labels "b"}}"#, ""),
         (r#"{{index .Config.Labels "a"}}"#, "1"),
@@ -99,13 +100,25 @@ fn what_is_wrong_is_told_as_go_tells_it() {
 }
 
 #[test]
-fn a_row_has_dockers_type_and_its_json_may_stand_in_html() {
-    let row = text([("ID", "1".to_owned()), ("Tag", "<none>".to_owned())]);
+fn a_row_has_dockers_type_and_labels_and_its_json_may_stand_in_html() {
+    let label = |name: &str| if name == "stage" { "test".to_owned() } else { String::new() };
+    let row = row([("ID", "1".to_owned()), ("Tag", "<none>".to_owned())], Some(label));
     let render = |template: &str| {
-        let template = Template::parse(template, Functions::Row("imageContext")).unwrap();
+        let template = Template::parse(template, Functions::Row("formatter.imageContext")).unwrap();
         template.render(&row).unwrap_or_else(|text| text)
     };
     assert_eq!(render("{{json .}}"), r#"{"ID":"1","Tag":"\u003cnone\u003e"}"#);
+    for (template, expected) in [
+        ("{{.Label \"stage\"}}|{{.Label \"none\"}}", "test|"),
+        ("ü\n{{if .Label \"stage\"}}{{ .Label \"stage\" | upper }}{{end}}", "ü\nTEST"),
+        ("{{len (.Label \"stage\")}}", "4"),
+        (
+            "{{.Label}}",
+            "template: :1:2: executing \"\" at <.Label>: wrong number of args for Label: want 1 got 0",
+        ),
+    ] {
+        assert_eq!(render(template), expected, "{template}");
+    }
     assert_eq!(
         render("{{.Foo}}"),
         "template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type \

@@ -7,8 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use gotmpl::Value;
+use gotmpl::{TemplateError, Value};
 use serde_json::Value as Json;
+
+/// The method of a row that has labels.
+pub(crate) const LABEL: &str = "Label";
 
 type Map = BTreeMap<Arc<str>, Value>;
 
@@ -54,10 +57,25 @@ pub(crate) fn string(text: &str) -> Value {
     Value::String(text.into())
 }
 
-/// Returns a map of texts.
-pub(crate) fn text<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> Value {
+/// Returns a row of a list: its fields, and what a call of `.Label` answers.
+pub(crate) fn row<'a>(
+    fields: impl IntoIterator<Item = (&'a str, String)>,
+    label: Option<impl Fn(&str) -> String + Send + Sync + 'static>,
+) -> Value {
     let fields = fields.into_iter().map(|(name, value)| (Arc::from(name), string(&value)));
-    Value::Map(Arc::new(fields.collect()))
+    let mut map: Map = fields.collect();
+    if let Some(label) = label {
+        let call = move |arguments: &[Value]| match arguments {
+            [Value::String(name)] => Ok(string(&label(name))),
+            other => Err(TemplateError::ArgCount {
+                name: LABEL.to_owned(),
+                expected: 1,
+                got: other.len(),
+            }),
+        };
+        map.insert(LABEL.into(), Value::Function(Arc::new(call)));
+    }
+    Value::Map(Arc::new(map))
 }
 
 /// Returns a document as Go's typed structs have it.
@@ -143,7 +161,7 @@ fn to_json(value: &Value) -> Json {
 
 fn is_unset(value: &Value) -> bool {
     match value {
-        Value::Nil => true,
+        Value::Nil | Value::Function(_) => true,
         Value::String(text) => Arc::ptr_eq(text, &UNSET),
         Value::List(list) => Arc::ptr_eq(list, &NIL_LIST),
         Value::Map(map) => Arc::ptr_eq(map, &NIL_MAP),

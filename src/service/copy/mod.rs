@@ -155,7 +155,7 @@ impl Strata {
             }
             match self.find_image(tree) {
                 Ok(_) => return Ok((tree, path, None)),
-                Err(Error::NoImage(_)) => {}
+                Err(Error::NoImage(_) | Error::ImageName(_)) => {}
                 Err(error) => return Err(error),
             }
         }
