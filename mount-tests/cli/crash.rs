@@ -53,7 +53,8 @@ fn work(mount: &Path, count: &AtomicUsize, change: impl Fn(usize) -> io::Result<
         match change(number) {
             Ok(()) => drop(count.fetch_add(1, Ordering::Release)),
             Err(error) => {
-                let gone = [libc::ENOTCONN, libc::ECONNABORTED, libc::EIO];
+                // ECANCELED is what the kernel says for a request in the hands of io_uring.
+                let gone = [libc::ENOTCONN, libc::ECONNABORTED, libc::ECANCELED, libc::EIO];
                 assert!(
                     gone.contains(&error.raw_os_error().unwrap_or(0)),
                     "{}: {error}",

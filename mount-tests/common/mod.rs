@@ -23,6 +23,6 @@ pub(crate) use place::{Layer, Place, everywhere, large};
 pub(crate) use podman::Podman;
 pub(crate) use refusal::refused;
 pub(crate) use registry::{Registry, succeed};
-pub(crate) use session::{Output, Session, mounts_below, no_beginning, run, spawn};
+pub(crate) use session::{Output, Session, bytes_of, mounts_below, no_beginning, run, spawn};
 pub(crate) use tree::{Tree, differences, tree_of};
 pub(crate) use user::Who;

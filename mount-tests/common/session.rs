@@ -178,3 +178,11 @@ fn unmount(target: &Path) {
         eprintln!("{} stays mounted: {}", target.display(), std::io::Error::last_os_error());
     }
 }
+
+/// Returns a size that `/proc` says of a process.
+pub(crate) fn bytes_of(pid: u32, field: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a size");
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kilobytes * 1024
+}

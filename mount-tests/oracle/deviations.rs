@@ -123,12 +123,13 @@ pub(crate) const DEVIATIONS: [Deviation; 9] = [
     Deviation {
         what: "change of attributes of a lower file that is open and has no name any more",
         strata: "works",
-        kernel: "`EEXIST`, with `index=on`",
+        kernel: "`EEXIST`, of a directory `ENOTDIR`, with `index=on`",
         why: "data and attributes belong to the inode",
         explains: |_, difference| {
             let acts = ["ChmodHandle", "ChownHandle", "UtimesHandle", "SetXattrHandle"];
             let is_change = acts.iter().any(|act| difference.at.starts_with(act));
-            is_change && difference.kernel == "Refused(EEXIST)" && difference.strata == "Did(\"\")"
+            let is_refused = ["Refused(EEXIST)", "Refused(ENOTDIR)"].contains(&&*difference.kernel);
+            is_change && is_refused && difference.strata == "Did(\"\")"
         },
         example: || {
             let reader = How { read: true, ..How::default() };

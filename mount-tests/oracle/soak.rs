@@ -7,7 +7,7 @@ use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Session, Who, differences, mounts_below, spawn, tree_of};
+use crate::common::{Session, Who, bytes_of, differences, mounts_below, spawn, tree_of};
 use crate::oracle::crowd::{Crowd, fill};
 use crate::oracle::worlds::World;
 
@@ -122,13 +122,6 @@ fn resident(pid: u32) -> u64 {
 /// Returns how many bytes of its own a process has resident, not of files that it maps.
 pub(crate) fn own(pid: u32) -> u64 {
     bytes_of(pid, "RssAnon:")
-}
-
-fn bytes_of(pid: u32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a size");
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kilobytes * 1024
 }
 
 fn lower_of(path: &Path) -> crate::common::Tree {

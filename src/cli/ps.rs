@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
 
 const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t\
                      {{.Names}}";
-const TITLES: [(&str, &str); 15] = [
+const TITLES: [(&str, &str); 14] = [
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -64,7 +64,6 @@ const TITLES: [(&str, &str); 15] = [
     ("Mounts", "MOUNTS"),
     ("LocalVolumes", "LOCAL VOLUMES"),
     ("Networks", "NETWORKS"),
-    ("Transport", "TRANSPORT"),
 ];
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), Failure> {
@@ -123,10 +122,6 @@ fn shown_row(row: &ContainerRow, written: String, no_trunc: bool, now: Timestamp
         ContainerStatus::Mounted(mount) => ("mounted", mount.target.display().to_string()),
         ContainerStatus::Dead(mount) => ("dead", mount.target.display().to_string()),
     };
-    let transport = match &row.status {
-        ContainerStatus::Mounted(mount) => mount.transport.clone().unwrap_or_default(),
-        ContainerStatus::Created | ContainerStatus::Dead(_) => String::new(),
-    };
     let fields = vec![
         ("ID", if no_trunc { row.id.clone() } else { short() }),
         ("Names", row.name.clone()),
@@ -142,7 +137,6 @@ fn shown_row(row: &ContainerRow, written: String, no_trunc: bool, now: Timestamp
         ("Mounts", mount),
         ("LocalVolumes", "0".to_owned()),
         ("Networks", String::new()),
-        ("Transport", transport),
     ];
     Row { fields, labels: Some(row.labels.clone()) }
 }
@@ -153,7 +147,9 @@ fn status(status: &ContainerStatus, now: Timestamp) -> String {
         ContainerStatus::Mounted(state) => {
             let access = if state.writable { "rw" } else { "ro" };
             let target = state.target.display();
-            format!("Mounted {access} at {target} {}", ago(state.since, now))
+            let by = state.transport.as_ref().map(|name| format!(" ({name})"));
+            let age = ago(state.since, now);
+            format!("Mounted {access} at {target} {age}{}", by.unwrap_or_default())
         }
         ContainerStatus::Dead(state) => {
             let target = state.target.display();
