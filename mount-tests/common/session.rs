@@ -147,11 +147,23 @@ pub(crate) fn run(command: &mut Command) -> Output {
     finish(spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())))
 }
 
-/// Runs a command to its end while no other begins.
+/// Runs a command that unmounts something to its end, while no other begins. It is run again where the
+/// mount is busy: whoever looks at all mounts of the machine has this one open for a moment.
 fn run_alone(command: &mut Command) -> Output {
+    const TRIES: usize = 20;
     let _guard = no_beginning();
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    finish(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    let mut run = || {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        finish(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    };
+    let mut output = run();
+    for _ in 1..TRIES {
+        if output.code == 0 || !output.stderr.contains("busy") {
+            break;
+        }
+        output = run();
+    }
+    output
 }
 
 fn finish(child: Child) -> Output {
