@@ -85,7 +85,8 @@ impl Forms {
     fn id_in(&self, archive: &str) -> String {
         let mut skopeo = Command::new("skopeo");
         skopeo.args(["inspect", "--raw", "--config", archive]);
-        let config = skopeo.current_dir(self.session.path("")).output().unwrap();
+        skopeo.current_dir(self.session.path("")).stdout(Stdio::piped());
+        let config = crate::common::spawn(&mut skopeo).wait_with_output().unwrap();
         Digest::of(&config.stdout).to_string()
     }
 }

@@ -170,12 +170,9 @@ fn images_are_saved_by_the_names_that_were_asked_for() {
     let id = session.run(&["images", "-q", "demo/base:1"]);
     let names = |arguments: &[&str]| -> String {
         session.run(&[&["save", "-o", "x.tar"], arguments].concat());
-        let list = Command::new("tar")
-            .args(["-xOf", "x.tar", "manifest.json"])
-            .current_dir(session.path(""))
-            .output()
-            .unwrap();
-        let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+        let mut tar = Command::new("tar");
+        tar.args(["-xOf", "x.tar", "manifest.json"]).current_dir(session.path(""));
+        let list: Value = serde_json::from_str(&crate::common::run(&mut tar).stdout).unwrap();
         let names = list.as_array().unwrap().iter().map(|image| image["RepoTags"].to_string());
         names.collect::<Vec<_>>().join(" ")
     };

@@ -266,17 +266,15 @@ fn tar_of(files: &[(&str, &str, &str)]) -> Vec<u8> {
             None => fs::write(&source, content).unwrap(),
         }
         let (uid, gid) = owner.split_once(':').unwrap();
-        let output = Command::new("tar")
+        let mut command = Command::new("tar");
+        command
             .args(["-cP", "-b1", &format!("--owner=x:{uid}"), &format!("--group=x:{gid}")])
             .arg(format!("--transform=flags=r;s,.*,{name},"))
             .arg("-C")
             .arg(folder.path())
             .arg(format!("{at}"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
-            .wait_with_output()
-            .unwrap();
+            .stdout(Stdio::piped());
+        let output = spawn(&mut command).wait_with_output().unwrap();
         // The two blocks of zeros come once, at the end.
         tar.extend_from_slice(&output.stdout[..output.stdout.len() - 1024]);
     }

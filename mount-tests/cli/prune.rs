@@ -4,14 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::common::{Session, Who};
+use crate::common::{Session, Who, run, spawn};
 
 /// Makes an image of a file of its own.
 fn image(session: &Session, name: &str, created: &str) {
     fs::write(session.dir("image").join("file"), format!("{name}\n").repeat(1000)).unwrap();
     let mut command =
         session.command(&["import", "-c", &format!("LABEL of={name}"), "image", name]);
-    assert!(command.env("SOURCE_DATE_EPOCH", created).output().unwrap().status.success());
+    assert_eq!(run(command.env("SOURCE_DATE_EPOCH", created)).code, 0);
 }
 
 fn names(session: &Session) -> Vec<String> {
@@ -47,7 +47,7 @@ fn a_person_is_asked_and_only_a_yes_is_one() {
     for (answer, left) in [("n\n", 1), ("", 1), ("yes please\n", 1), ("y\n", 0)] {
         image(&session, "a:1", "1000");
         let mut command = session.command(&["image", "prune", "-a"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         child.stdin.take().unwrap().write_all(answer.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success());

@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
-use crate::common::{Place, Who, everywhere, refused};
+use crate::common::{Place, Who, everywhere, refused, run};
 
 fn chmod(place: &Place, name: &str, mode: u32) -> std::io::Result<()> {
     fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode))
@@ -203,7 +203,7 @@ fn the_umask_of_the_caller_takes_permissions_away() {
                       umask 0; mkdir open; : > all; umask 027; : > some; rm -r dir/sub; mkdir dir/sub";
         let mut command = Command::new("sh");
         command.args(["-ec", script]).current_dir(place.path(""));
-        assert!(place.who.run(&mut command).status().unwrap().success());
+        assert_eq!(run(place.who.run(&mut command)).code, 0);
         for (name, expected) in [
             ("made", 0o700),
             ("dir/sub2", 0o700),

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 use nix::unistd::{Whence, lseek, truncate};
 
-use crate::common::{Place, Session, Who, everywhere, large, refused};
+use crate::common::{Place, Session, Who, everywhere, large, refused, run};
 
 fn open_both(place: &Place, name: &str) -> File {
     File::options().read(true).write(true).open(place.path(name)).unwrap()
@@ -210,7 +210,7 @@ fn a_sparse_file_of_the_image_stays_sparse_when_it_is_copied_up() {
         let tar = session.path("image.tar");
         let mut command = Command::new("tar");
         command.arg("--sparse").arg("-cf").arg(&tar).arg("-C").arg(&image).arg("sparse");
-        assert!(who.run(&mut command).status().unwrap().success());
+        assert_eq!(run(who.run(&mut command)).code, 0);
         session.run(&["import", tar.to_str().unwrap(), "test/image"]);
         session.run(&["create", "--name", "test", "test/image"]);
         session.run(&["mount", "test", target.to_str().unwrap()]);

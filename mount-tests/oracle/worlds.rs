@@ -133,7 +133,11 @@ impl Worlds {
             World::Dirs => self.session.detach(&target),
             World::Kernel => {
                 let _guard = no_beginning();
-                umount2(&target, MntFlags::empty()).unwrap();
+                // Whoever looks at all mounts of the machine has this one open for a moment.
+                let unmount = |_| umount2(&target, MntFlags::empty());
+                let busy = |result: &nix::Result<()>| *result == Err(nix::errno::Errno::EBUSY);
+                let tried = (0..10_000).map(unmount).find(|result| !busy(result));
+                tried.expect("nobody has it open").unwrap();
                 let mark = self.dir(world, "work").join("work/incompat/volatile");
                 fs::remove_dir_all(mark).unwrap();
             }
