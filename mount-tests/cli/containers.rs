@@ -1,8 +1,11 @@
 //! Containers: made, mounted, looked at, changed, lost and cleaned up.
 
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -114,6 +117,53 @@ fn a_mount_whose_server_was_killed_is_seen_and_cleared() {
         session.run(&["mount", "box", "mount"]);
         who.act(|| assert_eq!(fs::read_to_string(mount.join("new")).unwrap(), "kept\n"));
     }
+}
+
+/// Takes hold of what another process has open under a name.
+#[allow(unsafe_code, reason = "no library here has pidfd_getfd(2)")]
+fn held_by(pid: &str, name: &str) -> Vec<OwnedFd> {
+    let pid: i32 = pid.parse().unwrap();
+    // SAFETY: the call takes numbers only.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let process = i32::try_from(process).unwrap();
+    // SAFETY: the kernel has just made this descriptor for us.
+    let process = unsafe { OwnedFd::from_raw_fd(process) };
+    let mut held = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let entry = entry.unwrap();
+        if fs::read_link(entry.path()).is_ok_and(|path| path == Path::new(name)) {
+            let number: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
+            // SAFETY: the call takes numbers only.
+            let fd =
+                unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+            // SAFETY: the kernel has just made this descriptor for us.
+            held.push(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) });
+        }
+    }
+    held
+}
+
+#[test]
+fn regression_a_mount_that_the_kernel_has_not_ended_yet_is_cleared() {
+    let session = with_container(Who::Root);
+    session.run(&["mount", "box", "mount"]);
+    let pid = server(&session);
+    // As long as somebody has the device, the mount seems to live, and answers nobody.
+    let device = held_by(&pid, "/dev/fuse");
+    assert!(!device.is_empty(), "the server has a device");
+    succeed(Command::new("kill").args(["-9", &pid]));
+    while !session.run(&["ps", "-a"]).contains("Dead (mounted at ") {
+        std::thread::yield_now();
+    }
+    let mut umount = spawn(&mut session.command(&["umount", "mount"]));
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while umount.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the command waits for the mount");
+        std::thread::yield_now();
+    }
+    assert!(umount.wait().unwrap().success());
+    assert_eq!(mounts_below(&session.path("")), Vec::<std::path::PathBuf>::new());
+    drop(device);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::fuse::{self, MountOptions};
 use crate::service::Strata;
 use crate::service::containers::CreateRequest;
 use crate::service::error::{Error, Result, io_error};
+use crate::service::umount::mount_point;
 use crate::store::{Container, ContainerLock, Image, Lease, MountState};
 use crate::sys;
 
@@ -57,6 +58,7 @@ impl Strata {
             target,
             pid: i32::try_from(std::process::id()).unwrap_or(0),
             writable: !container.ephemeral && !options.is_read_only(),
+            device: None,
             transport: None,
             since: jiff::Timestamp::now(),
             options: request.options.clone(),
@@ -121,6 +123,7 @@ impl Strata {
             (false, false) => self.inspect_container(container, image)?,
         };
         let mount = fuse::mount(overlay, &state.target, options, self.statfs_fd()?)?;
+        state.device = mount_point(&state.target).map(|point| point.device);
         state.transport = Some(mount.transport().name().to_owned());
         self.store.set_mounted(&container.id, &state, &lock)?;
         Ok((mount, lock))

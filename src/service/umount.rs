@@ -127,7 +127,7 @@ impl Strata {
         state: &MountState,
         lock: &ContainerLock,
     ) -> Result<()> {
-        if is_dead_mount(&state.target) {
+        if is_left(state) {
             match sys::unmount(&state.target, Unmount::Detach) {
                 // Somebody was quicker.
                 Err(error) if error.errno() == Errno::EINVAL => {}
@@ -195,22 +195,53 @@ fn unmount(target: &Path, how: Unmount) -> Result<()> {
     }
 }
 
-/// Tells whether a path is a mount whose server has died.
-fn is_dead_mount(target: &Path) -> bool {
-    match std::fs::metadata(target) {
-        Err(error) => error.raw_os_error() == Some(Errno::ENOTCONN as i32),
-        Ok(_) => false,
+/// What is mounted at a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MountPoint {
+    /// Major and minor number of the device that its files are on.
+    pub(crate) device: String,
+    is_ours: bool,
+}
+
+/// Tells whether the mount of a process that has died is still there. The kernel may take a moment to
+/// end it, in which it seems to live: so it is told by its device. One of an older version is told by
+/// its being dead.
+fn is_left(state: &MountState) -> bool {
+    match (mount_point(&state.target), &state.device) {
+        (Some(point), Some(device)) => point.is_ours && point.device == *device,
+        (Some(_), None) => std::fs::metadata(&state.target)
+            .is_err_and(|error| error.raw_os_error() == Some(Errno::ENOTCONN as i32)),
+        (None, _) => false,
     }
 }
 
 /// Tells whether a mount of ours is at a path.
 pub(crate) fn is_ours(target: &Path) -> bool {
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
-    mounts.lines().any(|line| {
-        // proc_pid_mountinfo(5): the mount point is the fifth field, the type follows ` - `.
-        let point = line.split(' ').nth(4).map(unescape);
+    mount_point(target).is_some_and(|point| point.is_ours)
+}
+
+/// Returns what is mounted at a path; none if nothing is. No file system is asked for it.
+pub(crate) fn mount_point(target: &Path) -> Option<MountPoint> {
+    let mounts = match std::fs::read_to_string("/proc/self/mountinfo") {
+        Ok(mounts) => mounts,
+        Err(error) => {
+            tracing::warn!("/proc/self/mountinfo: {error}");
+            return None;
+        }
+    };
+    mount_point_in(&mounts, target)
+}
+
+/// Returns what proc_pid_mountinfo(5) says of a path; of several mounts the last is on top.
+fn mount_point_in(mounts: &str, target: &Path) -> Option<MountPoint> {
+    mounts.lines().rev().find_map(|line| {
+        // The device is the third field and the mount point the fifth; the type follows ` - `.
+        let mut fields = line.split(' ').skip(2);
+        let device = fields.next()?;
+        let point = fields.nth(1).map(unescape)?;
         let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
-        point.as_deref() == Some(target) && kind == Some("fuse.strata")
+        let is_ours = kind == Some("fuse.strata");
+        (point == target).then(|| MountPoint { device: device.to_owned(), is_ours })
     })
 }
 
@@ -239,6 +270,23 @@ fn unescape(text: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mount_on_top_is_the_last_one_at_a_path() {
+        let mounts = "29 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+            68 29 0:50 / /a\\040b rw,nosuid shared:3 - fuse.strata image rw,user_id=0\n\
+            69 68 0:51 / /a\\040b rw - tmpfs none rw\n\
+            70 29 0:52 / /c rw - fuse.strata image rw\n";
+        let point = |device: &str, is_ours| Some(MountPoint { device: device.to_owned(), is_ours });
+        for (path, found) in [
+            ("/", point("254:0", false)),
+            ("/a b", point("0:51", false)),
+            ("/c", point("0:52", true)),
+            ("/a", None),
+        ] {
+            assert_eq!(mount_point_in(mounts, Path::new(path)), found, "{path}");
+        }
+    }
 
     #[test]
     fn escapes_of_mount_points_are_undone() {

@@ -48,6 +48,10 @@ pub struct MountState {
     pub pid: i32,
     /// Whether it can be written to.
     pub writable: bool,
+    /// Which device the kernel says its files are on, as `/proc/self/mountinfo` has it; older
+    /// versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// How requests come from the kernel; older versions did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,

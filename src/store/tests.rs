@@ -267,6 +267,7 @@ fn a_container_has_one_owner_at_a_time() {
         target: "/mnt".into(),
         pid: 42,
         writable: true,
+        device: Some("0:52".to_owned()),
         transport: None,
         since: Timestamp::UNIX_EPOCH,
         options: Vec::new(),
