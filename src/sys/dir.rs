@@ -1,7 +1,7 @@
 //! Reading a directory by `getdents64`, with the positions that the file system gives.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::unistd::Whence;
@@ -50,7 +50,12 @@ impl DirStream {
             Err(error) if error.errno() == Errno::EPERM => reopen(dir.as_fd(), flags)?,
             other => other?,
         };
-        Ok(Self { fd, buffer: vec![0; BUFFER_BYTES], filled: 0, at: 0 })
+        Ok(Self::of(fd))
+    }
+
+    /// Returns what reads a directory that is open for reading.
+    pub fn of(fd: OwnedFd) -> Self {
+        Self { fd, buffer: vec![0; BUFFER_BYTES], filled: 0, at: 0 }
     }
 
     /// Goes on at a position that an entry gave; 0 is the beginning.
@@ -79,6 +84,11 @@ impl DirStream {
 
     /// Returns the names from here to the end, without `.` and `..`.
     pub fn names(mut self) -> Result<Vec<OsString>> {
+        self.rest()
+    }
+
+    /// Does the same and leaves the directory open.
+    pub fn rest(&mut self) -> Result<Vec<OsString>> {
         let mut names = Vec::new();
         while let Some(entry) = self.next_entry()? {
             if entry.name != "." && entry.name != ".." {
@@ -98,6 +108,12 @@ impl DirStream {
         self.filled = usize::try_from(filled).unwrap_or(0);
         self.at = 0;
         Ok(())
+    }
+}
+
+impl AsFd for DirStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

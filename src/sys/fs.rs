@@ -68,6 +68,30 @@ impl Stat {
     }
 }
 
+impl From<libc::stat> for Stat {
+    #[allow(clippy::useless_conversion, reason = "other architectures have narrower numbers")]
+    fn from(stat: libc::stat) -> Self {
+        let positive = |number: i64| u64::try_from(number).unwrap_or(0);
+        let time = |secs, nanos| Time { secs, nanos: u32::try_from(nanos).unwrap_or(0) };
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            mode: stat.st_mode,
+            nlink: stat.st_nlink.into(),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            rdev: stat.st_rdev,
+            size: positive(stat.st_size),
+            blocks: positive(stat.st_blocks),
+            blksize: u32::try_from(stat.st_blksize).unwrap_or(4096),
+            atime: time(stat.st_atime, stat.st_atime_nsec),
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+            born: None,
+        }
+    }
+}
+
 impl From<libc::statx> for Stat {
     fn from(stat: libc::statx) -> Self {
         let time = |time: libc::statx_timestamp| Time { secs: time.tv_sec, nanos: time.tv_nsec };
@@ -122,6 +146,25 @@ pub fn stat_if_exists(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Stat>>
         Err(error) if error.errno() == Errno::ENOENT => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Returns the attributes of `name`, which may be a path, in `dir` as lstat(2) asks for them: without the
+/// time when it was made, which the kernel does not keep for every file system.
+pub fn lstat(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Stat> {
+    check(lstat_if_there(dir, name), || format!("fstatat({}, {name:?})", dir.as_raw_fd()))
+}
+
+/// Tells whether there is a `name`, which may be a path, in `dir`.
+pub fn exists(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
+    match lstat_if_there(dir, name) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(Error::new(format!("fstatat({}, {name:?})", dir.as_raw_fd()), errno)),
+    }
+}
+
+fn lstat_if_there(dir: BorrowedFd<'_>, name: &OsStr) -> nix::Result<Stat> {
+    nix::sys::stat::fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(Stat::from)
 }
 
 /// Returns the attributes of what `fd` stands for.

@@ -9,6 +9,8 @@
 //! somebody's tree cannot lead out of it.
 #![allow(unsafe_code, reason = "this is the room for it")]
 
+mod child;
+mod context;
 mod cpu;
 mod dir;
 mod error;
@@ -16,6 +18,7 @@ mod fd;
 mod fnmatch;
 mod fs;
 mod lock;
+mod map;
 mod mount;
 mod process;
 mod random;
@@ -24,6 +27,8 @@ mod terminal;
 mod time;
 mod xattr;
 
+pub use child::{die_with_parent, kill, kill_group, lead_group, run_in_root};
+pub use context::{MountContext, UnplacedMount, mount_overlay};
 pub use cpu::{Cpus, pin_to_cpu};
 pub use dir::{DirStream, RawEntry};
 pub use error::{Errno, Error, Result};
@@ -33,17 +38,18 @@ pub use fd::{
 };
 pub use fnmatch::fnmatch;
 pub use fs::{
-    RenameFlags, SetTime, Stat, StatFs, chmod, chown, fstat, link, link_fd, make_dir, make_node,
-    read_link, read_link_fd, remove_dir, rename, set_times, stat, stat_if_exists, statfs, symlink,
-    truncate_fd, unlink,
+    RenameFlags, SetTime, Stat, StatFs, chmod, chown, exists, fstat, link, link_fd, lstat,
+    make_dir, make_node, read_link, read_link_fd, remove_dir, rename, set_times, stat,
+    stat_if_exists, statfs, symlink, truncate_fd, unlink,
 };
 pub use lock::{is_owned, lock_exclusive, try_lock_exclusive, try_own};
+pub use map::MappedFile;
 pub use mount::{MountFlags, Unmount, fusermount, mount_fuse, unmount};
 pub use process::{
     Forked, become_session_leader, block_end_signals, block_interrupts, close_inherited,
     effective_ids, exit_at_once, fork, keep_little_memory, null_stdio, pipe, process_start_ticks,
-    raise_open_files_limit, return_freed_memory, set_umask, wait_for_end_signal, wait_for_exit,
-    wait_for_interrupt,
+    raise_open_files_limit, return_freed_memory, set_umask, unblock_end_signals,
+    wait_for_end_signal, wait_for_exit, wait_for_interrupt,
 };
 pub use random::random_bytes;
 pub use ring::{CommandRing, SECOND_PART};

@@ -101,9 +101,15 @@ pub fn block_end_signals() -> Result<()> {
     check(end_signals().thread_block(), || "pthread_sigmask(SIG_BLOCK)")
 }
 
-/// Waits for a signal that would end the process. [`block_end_signals`] came before.
-pub fn wait_for_end_signal() -> Result<()> {
-    check(end_signals().wait(), || "sigwait()").map(drop)
+/// Lets the signals that end a process do so again, in this thread and in those that it starts.
+pub fn unblock_end_signals() -> Result<()> {
+    check(end_signals().thread_unblock(), || "pthread_sigmask(SIG_UNBLOCK)")
+}
+
+/// Waits for a signal that would end the process, and returns its number. [`block_end_signals`] came
+/// before.
+pub fn wait_for_end_signal() -> Result<i32> {
+    check(end_signals().wait(), || "sigwait()").map(|signal| signal as i32)
 }
 
 fn interrupts() -> SigSet {
