@@ -9,6 +9,7 @@
 //! - [`registry`]: the OCI distribution protocol
 //! - [`archive`]: archives of images, in and out
 //! - [`store`]: sha256-addressed bytes and trees on disk
+//! - [`mod@bench`]: drivers measured against each other
 //! - [`fuse`]: kernel requests to overlay calls, and back
 //! - [`overlay`]: the union: what a path means and what changing it does
 //! - [`layer`]: one layer on disk: index, tar in, tar out, the merge into a chain
@@ -17,6 +18,7 @@
 //! - [`sys`]: system calls; the only unsafe code
 
 pub mod archive;
+pub mod bench;
 pub mod cli;
 pub mod digest;
 pub mod fuse;

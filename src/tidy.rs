@@ -8,12 +8,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("cli", &["service", "image", "digest"]),
     (
         "service",
-        &["registry", "archive", "store", "fuse", "overlay", "layer", "image", "digest", "sys"],
+        &[
+            "registry", "archive", "store", "bench", "fuse", "overlay", "layer", "image", "digest",
+            "sys",
+        ],
     ),
+    ("bench", &["sys"]),
     ("registry", &["image", "digest"]),
     ("archive", &["image", "layer", "digest"]),
     ("store", &["image", "layer", "digest", "sys"]),

@@ -7,6 +7,7 @@ mod archive_load;
 mod archive_save;
 mod archives;
 mod auth;
+mod bench;
 mod browse;
 mod containers;
 mod cp;

@@ -10,6 +10,7 @@
 
 mod analyze;
 mod append;
+mod bench;
 mod blame;
 mod cat;
 mod commit;
@@ -125,6 +126,7 @@ enum Command {
     Container(group::Container),
     Analyze(analyze::Arguments),
     Append(append::Arguments),
+    Bench(bench::Arguments),
     Blame(blame::Arguments),
     Cat(cat::Arguments),
     #[command(subcommand)]
@@ -285,6 +287,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Container(command) => dispatch(command.into(), context),
         Command::Analyze(arguments) => analyze::run(&arguments, context),
         Command::Append(arguments) => append::run(arguments, context),
+        Command::Bench(arguments) => bench::run(arguments, context),
         Command::Blame(arguments) => blame::run(&arguments, context),
         Command::Cat(arguments) => cat::run(&arguments, context),
         Command::Commit(arguments) => commit::run(arguments, context),

@@ -225,7 +225,7 @@ fn io_uring(machine: &Machine) -> Finding {
 
 /// Returns the kind of file system at a path: that of the longest mount point above it, the last of
 /// several at the same.
-fn file_system_of(path: &Path, mountinfo: &str) -> String {
+pub(crate) fn file_system_of(path: &Path, mountinfo: &str) -> String {
     let mut best = (0, "an unknown file system");
     for line in mountinfo.lines() {
         let Some((mount, kind)) = line.split_once(" - ") else { continue };

@@ -413,6 +413,17 @@ pub enum Error {
     /// The mount.
     #[error(transparent)]
     Mount(#[from] crate::fuse::Error),
+    /// Measuring.
+    #[error(transparent)]
+    Bench(#[from] crate::bench::Error),
+    /// Git, which makes a repository to measure with.
+    #[error("git {words}: {said}")]
+    Git {
+        /// What it was to do.
+        words: String,
+        /// What it said.
+        said: String,
+    },
     /// A system call.
     #[error(transparent)]
     Sys(#[from] crate::sys::Error),

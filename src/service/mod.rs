@@ -6,6 +6,7 @@
 mod analyze;
 mod append;
 mod background;
+mod bench;
 mod browse;
 mod commit;
 mod compare;
@@ -53,6 +54,10 @@ use std::sync::{Arc, OnceLock};
 use crate::registry::Registry;
 use crate::store::Store;
 
+pub use crate::bench::{
+    Better, Driver, FigureReport, FixtureKind, Group, MachineFacts, Measured, Peer, Report, Size,
+    Step, Unit, Watch, Workload, WorkloadReport, Workspace, merged, workload, workloads,
+};
 pub use crate::layer::{Depth, Kind};
 pub use crate::registry::{Kept, Options as RegistryOptions, Server, base64, docker_setting};
 pub use crate::store::{Footprint, MountState, Snapshot};
@@ -60,6 +65,7 @@ pub use crate::sys::Time;
 pub use analyze::{Analysis, WastedPath};
 pub use append::AppendRequest;
 pub use background::{Background, Serving, runs_as_root};
+pub use bench::{BenchRequest, BenchSource, run_bench};
 pub use browse::{TreeFile, TreePath, Walk, glob};
 pub use commit::CommitRequest;
 pub use containers::{ContainerRow, ContainerSizes, ContainerStatus, CreateRequest};

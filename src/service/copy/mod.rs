@@ -5,11 +5,11 @@
 //! A source in a container is read as its layer is at the moment; a mounted container is written
 //! to through its mount, any other under its lock.
 
-mod folder;
+pub(crate) mod folder;
 mod layer;
 mod path;
-mod source;
-mod write;
+pub(crate) mod source;
+pub(crate) mod write;
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
