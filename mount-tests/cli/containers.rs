@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Session, Who, mounts_below, spawn, succeed};
+use crate::common::{Session, Who, mounts_below, run, spawn, succeed};
 
 /// Returns a session with the image `base:1` of three files, and the container `box` made of it.
 fn with_container(who: Who) -> Session {
@@ -77,6 +77,21 @@ fn a_mounted_image_can_only_be_read() {
         session.unmount("mount");
         assert_eq!(session.run(&["ps", "-aq"]).lines().count(), 1, "only box is left");
     }
+}
+
+#[test]
+fn regression_a_store_named_by_a_relative_path_serves_large_files() {
+    let session = Session::new(Who::User);
+    let content = b"large enough for an object ".repeat(1 << 16);
+    fs::write(session.dir("image").join("large"), &content).unwrap();
+    session.dir("mount");
+    for words in [&["import", "image", "base:1"][..], &["mount", "base:1", "mount"]] {
+        let output = run(session.command(words).env("STRATA_ROOT", "kept"));
+        assert_eq!(output.code, 0, "strata {words:?}: {}", output.stderr);
+    }
+    let large = session.path("mount/large");
+    assert!(session.who.act(|| fs::read(&large).unwrap()) == content, "it is what was imported");
+    session.detach(&session.path("mount"));
 }
 
 #[test]

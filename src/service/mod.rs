@@ -121,7 +121,10 @@ impl Strata {
         options: RegistryOptions,
         progress: Arc<dyn Progress>,
     ) -> Result<Self> {
-        let store = Store::open(root)?;
+        // A server leaves the directory that it was started in.
+        let root = std::path::absolute(root)
+            .map_err(error::io_error("find", root.display().to_string()))?;
+        let store = Store::open(&root)?;
         Ok(Self { store, options, registry: Arc::default(), progress })
     }
 
