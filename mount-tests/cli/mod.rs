@@ -40,5 +40,7 @@ mod same;
 mod signals;
 mod snapshots;
 mod squash;
+mod stress;
+mod together;
 mod transport;
 mod words;

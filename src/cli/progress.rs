@@ -63,7 +63,10 @@ impl Shown {
                 bar.set_position(*done);
                 bar.set_message(text);
             }
-            LayerState::Queued | LayerState::Preparing | LayerState::Downloaded => {
+            LayerState::Queued
+            | LayerState::Waiting
+            | LayerState::Preparing
+            | LayerState::Downloaded => {
                 bar.set_style(line_style());
                 bar.set_message(text);
             }
@@ -93,6 +96,7 @@ fn line_style() -> ProgressStyle {
 fn words(state: &LayerState) -> String {
     match state {
         LayerState::Queued => "Pulling fs layer".to_owned(),
+        LayerState::Waiting => "Waiting".to_owned(),
         LayerState::AlreadyExists => "Already exists".to_owned(),
         LayerState::Downloading { .. } => "Downloading".to_owned(),
         LayerState::Downloaded => "Download complete".to_owned(),

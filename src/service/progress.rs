@@ -42,6 +42,8 @@ pub enum Event {
 pub enum LayerState {
     /// It will be pulled.
     Queued,
+    /// Another process fetches it.
+    Waiting,
     /// It is here.
     AlreadyExists,
     /// Bytes arrive.

@@ -172,10 +172,15 @@ impl Strata {
         Ok(())
     }
 
-    /// Fetches one layer. What an interrupted pull has left of it is used; if that turns out to be
-    /// damaged, once more from the beginning.
+    /// Fetches one layer, or waits for whoever fetches it. What an interrupted pull has left of it is
+    /// used; if that turns out to be damaged, once more from the beginning.
     fn fetch_layer(&self, reference: &Reference, blob: &Descriptor, layer: DiffId) -> Result<()> {
-        let mut download = self.store.download(blob.digest, blob.size)?;
+        let tell_wait = || self.layer(blob, LayerState::Waiting);
+        let mut download = self.store.download(blob.digest, blob.size, tell_wait)?;
+        if self.store.has_layer(layer) {
+            // Another pull has brought it since this one looked.
+            return Ok(download.clear()?);
+        }
         let resumed = download.len_bytes() > 0;
         match self.unpack_layer(reference, blob, layer, &mut download) {
             Err(Error::WrongDigest { .. } | Error::Unpack { .. }) if resumed => {

@@ -2,49 +2,96 @@
 //!
 //! What arrives is also written to `staging/download-<hex>`, so that the next pull of the blob goes
 //! on where this one ended, also after `kill -9`. The bytes are not trusted: they are hashed again
-//! with the rest. Only one process writes to a file; others download without.
+//! with the rest. Whoever downloads a blob has its file locked, and others who want it wait for that: then
+//! it is there, or one of them goes on. Nobody waits for a second blob while he has a first one, so
+//! nobody waits for ever.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::digest::Digest;
 use crate::store::Store;
 use crate::store::error::{Result, io_error};
+use crate::store::files::{open_if_exists, remove_if_exists};
 use crate::sys;
 
 /// Smaller blobs are quicker downloaded again than kept.
 const KEEP_FROM: u64 = 4 << 20;
 
-/// A blob that is being downloaded.
+/// A blob that is being downloaded, by nobody else.
 #[derive(Debug)]
 pub struct Download {
     path: PathBuf,
-    file: Option<File>,
+    file: File,
+    /// What comes is worth keeping.
+    is_kept: bool,
     len_bytes: u64,
+    all: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl Store {
-    /// Returns what is there of a blob of this size.
-    pub fn download(&self, digest: Digest, size: u64) -> Result<Download> {
+    /// Begins to download a blob of this size, and finds what is there of it. When somebody else
+    /// downloads it, that is told, and his end is waited for: look then whether it is still missing.
+    pub fn download(
+        &self,
+        digest: Digest,
+        size: u64,
+        tell_wait: impl FnOnce(),
+    ) -> Result<Download> {
         let path = self.layout().staging().join(format!("download-{}", digest.hex()));
-        let none = |path| Download { path, file: None, len_bytes: 0 };
-        if size < KEEP_FROM {
-            return Ok(none(path));
-        }
-        let mut options = File::options();
-        let file = options.create(true).truncate(false).read(true).write(true).open(&path);
-        let file = file.map_err(io_error("open", &path))?;
-        if !sys::try_lock_exclusive(file.as_fd())? {
-            return Ok(none(path));
-        }
+        let mut tell_wait = Some(tell_wait);
+        let file = loop {
+            let mut options = File::options();
+            let file = options.create(true).truncate(false).read(true).write(true).open(&path);
+            let file = file.map_err(io_error("open", &path))?;
+            if !sys::try_lock_exclusive(file.as_fd())? {
+                if let Some(tell) = tell_wait.take() {
+                    tell();
+                }
+                sys::lock_exclusive(file.as_fd())?;
+            }
+            // Who had it before has removed it with his last byte.
+            if is_named(&file, &path)? {
+                break file;
+            }
+        };
         let len_bytes = file.metadata().map_err(io_error("read", &path))?.len();
-        let mut download = Download { path, file: Some(file), len_bytes };
+        let all = Arc::clone(self.downloads());
+        all.lock().insert(path.clone());
+        let is_kept = size >= KEEP_FROM;
+        let mut download = Download { path, file, is_kept, len_bytes, all };
         if len_bytes > size {
             download.clear()?;
         }
         Ok(download)
+    }
+}
+
+/// Removes the file of a download of which nothing has arrived, and at which nobody is.
+pub(crate) fn remove_empty(path: &Path) -> Result<()> {
+    let Some(file) = open_if_exists(path)? else { return Ok(()) };
+    let is_free = sys::try_lock_exclusive(file.as_fd())?;
+    if is_free && file.metadata().map_err(io_error("read", path))?.len() == 0 {
+        // Whoever comes to the lock now sees that the file has no name any more.
+        remove_if_exists(path)?;
+    }
+    Ok(())
+}
+
+/// Tells whether an open file still has this name.
+fn is_named(file: &File, path: &Path) -> Result<bool> {
+    let open = file.metadata().map_err(io_error("read", path))?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("read", path)(error)),
     }
 }
 
@@ -56,13 +103,12 @@ impl Download {
 
     /// Returns a reader of what is there and then of `rest`, which is kept as it comes.
     pub fn reader<R: Read>(&mut self, rest: R) -> Result<DownloadReader<R>> {
-        let file = match &self.file {
-            None => None,
-            Some(file) => {
-                let mut file = file.try_clone().map_err(io_error("read", &self.path))?;
-                file.seek(SeekFrom::Start(0)).map_err(io_error("read", &self.path))?;
-                Some(file)
-            }
+        let file = if self.is_kept || self.len_bytes > 0 {
+            let mut file = self.file.try_clone().map_err(io_error("read", &self.path))?;
+            file.seek(SeekFrom::Start(0)).map_err(io_error("read", &self.path))?;
+            Some(file)
+        } else {
+            None
         };
         Ok(DownloadReader { file, kept: self.len_bytes, rest })
     }
@@ -70,15 +116,14 @@ impl Download {
     /// Forgets what is there.
     pub fn clear(&mut self) -> Result<()> {
         self.len_bytes = 0;
-        let Some(file) = &self.file else { return Ok(()) };
-        file.set_len(0).map_err(io_error("write", &self.path))
+        self.file.set_len(0).map_err(io_error("write", &self.path))
     }
 }
 
 impl Drop for Download {
     fn drop(&mut self) {
-        let Some(file) = &self.file else { return };
-        let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
+        self.all.lock().remove(&self.path);
+        let is_empty = self.file.metadata().is_ok_and(|metadata| metadata.len() == 0);
         if is_empty && let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!("{}: {error}", self.path.display());
         }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::store::Store;
 use crate::store::containers::remove_tree;
+use crate::store::download::remove_empty;
 use crate::store::error::Result;
 use crate::store::files::{ensure_dir, list, open_lock, remove_if_exists, rename_if_exists};
 use crate::store::lease::{Claim, is_live, live_claims};
@@ -112,6 +113,9 @@ impl Store {
             // A stage has the name of its lease. Single files, and containers that are being
             // made, are there for moments only; what was downloaded waits for the next pull.
             let dead = if name.contains('-') { is_old(&path) } else { !is_live(self, &name)? };
+            if name.starts_with("download-") {
+                remove_empty(&path)?;
+            }
             if dead && path.is_dir() {
                 remove_tree(&path)?;
             } else if dead {

@@ -38,7 +38,7 @@ mod usage;
 mod walk;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -88,6 +88,8 @@ pub struct Store {
     layout: Arc<Layout>,
     /// The leases that this process holds, with the stages of the same names.
     held: Arc<Mutex<BTreeSet<String>>>,
+    /// The files of the downloads that this process is at.
+    downloads: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl Store {
@@ -102,7 +104,7 @@ impl Store {
             Some(bytes) => check_format(root, &bytes)?,
             None => create(root, &layout)?,
         }
-        Ok(Self { layout: Arc::new(layout), held: Arc::default() })
+        Ok(Self { layout: Arc::new(layout), held: Arc::default(), downloads: Arc::default() })
     }
 
     /// Returns the directory of the store.
@@ -139,12 +141,24 @@ impl Store {
                 tracing::debug!("lease {id}: {error}");
             }
         }
+        for path in &*self.downloads.lock() {
+            // What has arrived waits for the next pull; nothing need not.
+            if std::fs::metadata(path).is_ok_and(|file| file.len() == 0)
+                && let Err(error) = std::fs::remove_file(path)
+            {
+                tracing::debug!("{}: {error}", path.display());
+            }
+        }
         // Never let go of: or an error of what was deleted here could be the last word, with its code.
         std::mem::forget(held);
     }
 
     pub(crate) fn held(&self) -> &Arc<Mutex<BTreeSet<String>>> {
         &self.held
+    }
+
+    pub(crate) fn downloads(&self) -> &Arc<Mutex<BTreeSet<PathBuf>>> {
+        &self.downloads
     }
 
     pub(crate) fn layout(&self) -> &Layout {
