@@ -209,6 +209,36 @@ impl fmt::Debug for Hasher {
     }
 }
 
+/// Most bytes in which [`mend_one_bit`] looks for a wrong bit: it takes a second or so.
+pub const MEND_MAX_BYTES: usize = 16 * 1024;
+
+/// Turns the one bit back without which bytes do not hash to what they should; tells whether there is
+/// such a bit, or nothing is wrong. More than [`MEND_MAX_BYTES`] bytes are not looked through.
+pub fn mend_one_bit(bytes: &mut [u8], expected: Digest) -> bool {
+    if Digest::of(bytes) == expected {
+        return true;
+    }
+    if bytes.len() > MEND_MAX_BYTES {
+        return false;
+    }
+    // What is before the bit is hashed once for all bits behind it.
+    let mut before = Hasher::default();
+    for at in 0..bytes.len() {
+        for bit in 0..8 {
+            let turned = bytes[at] ^ 1 << bit;
+            let mut hasher = before.clone();
+            hasher.update(&[turned]);
+            hasher.update(&bytes[at + 1..]);
+            if hasher.finish() == expected {
+                bytes[at] = turned;
+                return true;
+            }
+        }
+        before.update(&bytes[at..=at]);
+    }
+    false
+}
+
 /// Reads through to another reader, hashing and counting what passes.
 #[derive(Debug)]
 pub struct HashingReader<R> {
@@ -293,6 +323,25 @@ mod tests {
         assert_eq!(digest.to_string(), EMPTY);
         assert_eq!(EMPTY.parse(), Ok(digest));
         assert_eq!(digest.short(), "e3b0c44298fc");
+    }
+
+    #[test]
+    fn one_wrong_bit_is_found_wherever_it_is_and_two_are_not() {
+        let good: Vec<u8> = (0..200).collect();
+        let expected = Digest::of(&good);
+        for bit in (0..good.len() * 8).step_by(37) {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(mend_one_bit(&mut bad, expected));
+            assert_eq!(bad, good);
+        }
+        let mut bad = good.clone();
+        (bad[0], bad[1]) = (1, 0);
+        let before = bad.clone();
+        assert!(!mend_one_bit(&mut bad, expected));
+        assert_eq!(bad, before);
+        let mut large = vec![0; MEND_MAX_BYTES + 1];
+        assert!(!mend_one_bit(&mut large, expected));
     }
 
     #[test]

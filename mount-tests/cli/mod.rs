@@ -16,6 +16,7 @@ mod diff;
 mod docker;
 mod explore;
 mod formats;
+mod fsck;
 mod layers;
 mod login;
 mod losses;

@@ -2,6 +2,7 @@
 //! faults, images made by hand, trees as they are seen from outside.
 
 mod crafted;
+mod damage;
 mod faults;
 mod fixture;
 mod http;
@@ -16,6 +17,7 @@ mod tree;
 mod user;
 
 pub(crate) use crafted::{Crafted, Packing, noise, small};
+pub(crate) use damage::{damage, object_of, overwrite, stored};
 pub(crate) use faults::{Fault, Faults};
 pub(crate) use fixture::{debian, fixtures, plain_debian, script};
 pub(crate) use http::base64;

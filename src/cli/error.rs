@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     Words(String),
     /// A template for one object cannot be read; all that is to be said.
     Template(String),
+    /// The store could not be checked.
+    Check(Error),
     /// Another process has told why, and this is its exit code.
     Told(u8),
     /// Nobody reads what this prints any more.
@@ -38,7 +40,7 @@ impl Failure {
     /// Says why, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         match self {
-            Self::One(error) => say(&chain(error)),
+            Self::One(error) | Self::Check(error) => say(&chain(error)),
             Self::Several(errors) => errors.iter().for_each(|error| say(&chain(error))),
             Self::Text(text) => say(text),
             Self::Flag(text) | Self::Words(text) | Self::Template(text) => say_bare(text),
@@ -55,6 +57,7 @@ impl Failure {
             Self::Words(_) | Self::Output(_) => 1,
             Self::Flag(_) => 125,
             Self::Template(_) => 64,
+            Self::Check(_) => 8,
             Self::Told(code) => *code,
             Self::Closed => 0,
         }

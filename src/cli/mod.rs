@@ -25,6 +25,7 @@ mod export;
 mod file;
 mod find;
 mod format;
+mod fsck;
 mod group;
 mod history;
 mod image_tree;
@@ -77,7 +78,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::error::Failure;
 use crate::service::{
-    Progress, Quiet, RegistryOptions, Strata, docker_setting, hold_interrupts, is_driver_name,
+    Error, Progress, Quiet, RegistryOptions, Strata, docker_setting, hold_interrupts,
+    is_driver_name,
 };
 
 /// Where the help lists what every command takes.
@@ -156,6 +158,7 @@ enum Command {
     Explore(explore::Arguments),
     Export(export::Arguments),
     Find(find::Arguments),
+    Fsck(fsck::Arguments),
     History(history::Arguments),
     Images(images::Arguments),
     Import(import::Arguments),
@@ -230,6 +233,11 @@ impl Context {
         Ok(Strata::open(&self.root, self.options.clone(), progress)?)
     }
 
+    /// Opens the store, which may be damaged, to check it.
+    fn strata_to_check(&self, progress: Arc<dyn Progress>) -> Result<Strata, Error> {
+        Strata::open_to_check(&self.root, self.options.clone(), progress)
+    }
+
     /// Opens the store, for a command that makes something: interrupted, it leaves nothing half-done.
     fn strata_for_work(&self, progress: Arc<dyn Progress>) -> Result<Strata, Failure> {
         hold_interrupts()?;
@@ -299,6 +307,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Explore(arguments) => explore::run(&arguments, context),
         Command::Export(arguments) => export::run(&arguments, context),
         Command::Find(arguments) => find::run(&arguments, context),
+        Command::Fsck(arguments) => fsck::run(arguments, context),
         Command::History(arguments) => history::run(&arguments, context),
         Command::Images(arguments) => images::run(&arguments, context),
         Command::Import(arguments) => import::run(arguments, context),

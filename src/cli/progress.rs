@@ -130,6 +130,8 @@ impl Progress for Shown {
                 say(&format!("{tag}: digest: {digest} size: {size}"));
             }
             Event::Layer { id, state } => self.layer(id, &state),
+            // A check has bars of its own.
+            Event::Checking { .. } | Event::Checked => {}
         }
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! `Index::open` checks the header and that the tables lie inside the file; a record is checked
 //! when it is read. So a damaged index is an error of the one request that meets the damage.
-//! Whether the bytes are those that were written is what [`Index::verify`] tells.
+//! Whether the bytes are those that were written is what [`Index::open_verified`] asks: it reads
+//! them, since a byte of a mapped file that the disk does not give ends the process.
 
 use std::cmp::Ordering;
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
-use crate::digest::{DiffId, Digest};
+use crate::digest::{DiffId, Digest, Hasher};
 use crate::layer::error::{Error, Result};
 use crate::layer::format as f;
 use crate::layer::format::{DirentRecord, IndexKind, InodeRecord, Section, u32_at, u64_at};
@@ -76,13 +79,23 @@ impl Index {
         Ok(())
     }
 
-    /// Reads the whole file and checks it against its checksum.
-    pub fn verify(&self) -> Result<()> {
-        let header = self.bytes(0, f::HEADER_BYTES)?;
-        let expected = digest_at(header, f::H_BODY_SHA256)?;
-        let body = self.map.get(f::HEADER_BYTES..).unwrap_or_default();
-        if Digest::of(body) == expected {
-            Ok(())
+    /// Reads the whole file, checks it against its sums, and maps it.
+    ///
+    /// # Errors
+    /// Those of [`Index::open`], and of reading the file.
+    pub fn open_verified(file: &File) -> Result<Self> {
+        let mut header = vec![0; f::HEADER_BYTES];
+        file.read_exact_at(&mut header, 0).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Damaged("shorter than its header"),
+            _ => error.into(),
+        })?;
+        check_header(&header)?;
+        let behind = header.get(f::H_SHA256 + 32..).unwrap_or_default();
+        if behind.iter().any(|byte| *byte != 0) {
+            return Err(Error::Damaged("something is behind its header"));
+        }
+        if hash_body(file)? == digest_at(&header, f::H_BODY_SHA256)? {
+            Self::open(file)
         } else {
             Err(Error::Damaged("its bytes are not those of its checksum"))
         }
@@ -256,6 +269,24 @@ impl Index {
 
     fn bytes(&self, start: usize, len: usize) -> Result<&[u8]> {
         self.map.get(start..start + len).ok_or(Error::Damaged("a number is out of range"))
+    }
+}
+
+/// Returns the sum of what is behind the header page.
+fn hash_body(file: &File) -> Result<Digest> {
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 128 * 1024];
+    let mut at = f::HEADER_BYTES as u64;
+    loop {
+        match file.read_at(&mut buffer, at) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(len) => {
+                hasher.update(buffer.get(..len).unwrap_or_default());
+                at += len as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

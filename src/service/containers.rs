@@ -13,7 +13,7 @@ use crate::service::filter::{Filters, check_keys, labels_fit, values};
 use crate::service::inspect::written_below;
 use crate::service::names::{check_name, random_id, random_name};
 use crate::service::umount::Wait;
-use crate::store::{Claim, Container, Image, Lease, MountState, Mounted, Store};
+use crate::store::{Claim, Container, Image, Lease, MountState, Mounted, Ref, Store};
 use crate::sys::Unmount;
 
 /// What to make a container of.
@@ -235,7 +235,7 @@ impl Strata {
     /// another one now, or nowhere.
     fn current_name(&self, container: &Container, image: &Image) -> Result<String> {
         let named = match container.image.parse::<Reference>() {
-            Ok(reference) => self.find_named(&reference)?,
+            Ok(reference) => readable(self.find_named(&reference))?,
             Err(_) => None,
         };
         let is_it = named.is_some_and(|found| found.manifest == container.manifest);
@@ -254,7 +254,7 @@ impl Strata {
     }
 
     pub(crate) fn status(&self, id: &str) -> Result<ContainerStatus> {
-        Ok(match self.store.mounted(id)? {
+        Ok(match self.store.mounted_as_far_as_known(id)? {
             Mounted::No => ContainerStatus::Created,
             Mounted::Alive(state) => ContainerStatus::Mounted(state),
             Mounted::Dead(state) => ContainerStatus::Dead(state),
@@ -373,6 +373,17 @@ impl Dirs {
     fn to_upper(&self, sync: Sync) -> UpperDirs<'_> {
         let Self { upper, work } = self;
         UpperDirs { upper, work, sync, owners: None, writes: Writes::ALL }
+    }
+}
+
+/// Returns where a name leads; one whose record is damaged leads nowhere that is known.
+fn readable(found: Result<Option<Ref>>) -> Result<Option<Ref>> {
+    match found {
+        Err(Error::Store(error @ crate::store::Error::Record { .. })) => {
+            tracing::warn!("{error}");
+            Ok(None)
+        }
+        other => other,
     }
 }
 

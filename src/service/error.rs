@@ -366,6 +366,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A store is to be mended by another user than its owner, to whom what is made would not belong.
+    #[error("the store belongs to user {owner}, and this is user {user}: repair it as its owner")]
+    OthersStore {
+        /// The owner.
+        owner: u32,
+        /// Who wants to mend it.
+        user: u32,
+    },
     /// SOURCE_DATE_EPOCH holds no number.
     #[error("SOURCE_DATE_EPOCH is {0:?}, expected seconds since 1970")]
     SourceDateEpoch(String),

@@ -174,7 +174,11 @@ impl Strata {
 
     /// Removes a name of an image, and the image with its last name.
     pub fn remove_image(&self, text: &str, force: bool) -> Result<Vec<Removed>> {
-        let (image, by) = self.find_image(text)?;
+        let (image, by) = match self.find_image(text) {
+            Ok(found) => found,
+            Err(error @ Error::Store(_)) => return self.remove_damaged(text, force, error),
+            Err(error) => return Err(error),
+        };
         let mut removed = Vec::new();
         match by {
             FoundBy::Name(name) => {
@@ -186,6 +190,37 @@ impl Strata {
             FoundBy::Id => self.untag_all(&image, force, &mut removed)?,
         }
         self.delete_if_unused(&image, &mut removed)?;
+        Ok(removed)
+    }
+
+    /// Removes a name of an image that cannot be read, and with its last name what nothing else needs.
+    fn remove_damaged(&self, text: &str, force: bool, error: Error) -> Result<Vec<Removed>> {
+        let Ok(reference) = text.parse::<Reference>() else { return Err(error) };
+        let reference = reference.tag_or_latest();
+        let name = RefName::Named(reference.clone());
+        let Some(to) = self.store.readable_reference(&name)? else { return Err(error) };
+        let is_last = self.store.names_of(to.manifest)?.len() <= 1;
+        let mut containers = self.store.containers()?.into_iter();
+        let user = containers.find(|container| container.manifest == to.manifest);
+        if let (true, Some(container), false) = (is_last, &user, force) {
+            return Err(Error::UsedByContainer {
+                name: reference.familiar(),
+                container: short(&container.id),
+                image: to.manifest.short(),
+            });
+        }
+        if is_last && user.is_some() {
+            self.store.set_reference(
+                &RefName::Untagged(to.manifest),
+                &Ref { target: None, ..to.clone() },
+            )?;
+        }
+        self.store.remove_reference(&name)?;
+        let mut removed = vec![Removed::Untagged(reference.familiar())];
+        if is_last && user.is_none() {
+            self.store.collect()?;
+            removed.push(Removed::Deleted(to.manifest));
+        }
         Ok(removed)
     }
 

@@ -345,7 +345,7 @@ impl Strata {
     ) -> Result<Option<Replaced>> {
         let ref_name = RefName::Named(name.clone());
         let mut replaced = None;
-        if let Some(before) = self.store.reference(&ref_name)? {
+        if let Some(before) = self.store.readable_reference(&ref_name)? {
             let image = self.store.image(before.manifest);
             if image.as_ref().is_ok_and(|image| image.id() == id) {
                 return Ok(None);

@@ -26,6 +26,15 @@ pub enum Event {
         /// Its size in bytes.
         size: u64,
     },
+    /// So many bytes of those that are to be checked were.
+    Checking {
+        /// Bytes so far.
+        done: u64,
+        /// All that are to be checked next.
+        total: u64,
+    },
+    /// All of them were.
+    Checked,
     /// A layer changes its state.
     Layer {
         /// The blob when it is pulled, the layer when it is pushed, its file when it is loaded.

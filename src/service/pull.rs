@@ -163,7 +163,7 @@ impl Strata {
             }
         }
         in_parallel(&missing, LAYERS_AT_ONCE, |(blob, layer)| {
-            self.fetch_layer(reference, blob, *layer)?;
+            self.fetch_missing(reference, blob, *layer)?;
             let form = (blob.digest, blob.size, blob.media_type.as_str());
             self.store.add_source(*layer, form, &repository)?;
             self.layer(blob, LayerState::Pulled);
@@ -172,20 +172,45 @@ impl Strata {
         Ok(())
     }
 
-    /// Fetches one layer, or waits for whoever fetches it. What an interrupted pull has left of it is
-    /// used; if that turns out to be damaged, once more from the beginning.
-    fn fetch_layer(&self, reference: &Reference, blob: &Descriptor, layer: DiffId) -> Result<()> {
-        let tell_wait = || self.layer(blob, LayerState::Waiting);
-        let mut download = self.store.download(blob.digest, blob.size, tell_wait)?;
+    /// Fetches one layer, or waits for whoever fetches it.
+    fn fetch_missing(&self, reference: &Reference, blob: &Descriptor, layer: DiffId) -> Result<()> {
+        let mut download = self.download(blob)?;
         if self.store.has_layer(layer) {
             // Another pull has brought it since this one looked.
             return Ok(download.clear()?);
         }
+        self.fetch_into(reference, blob, layer, &mut download)
+    }
+
+    /// Fetches one layer, also if it is there.
+    pub(crate) fn fetch_layer(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        layer: DiffId,
+    ) -> Result<()> {
+        self.fetch_into(reference, blob, layer, &mut self.download(blob)?)
+    }
+
+    fn download(&self, blob: &Descriptor) -> Result<Download> {
+        let tell_wait = || self.layer(blob, LayerState::Waiting);
+        Ok(self.store.download(blob.digest, blob.size, tell_wait)?)
+    }
+
+    /// What an interrupted pull has left of a layer is used; if that turns out to be damaged, once more
+    /// from the beginning.
+    fn fetch_into(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        layer: DiffId,
+        download: &mut Download,
+    ) -> Result<()> {
         let resumed = download.len_bytes() > 0;
-        match self.unpack_layer(reference, blob, layer, &mut download) {
+        match self.unpack_layer(reference, blob, layer, download) {
             Err(Error::WrongDigest { .. } | Error::Unpack { .. }) if resumed => {
                 download.clear()?;
-                self.unpack_layer(reference, blob, layer, &mut download)?;
+                self.unpack_layer(reference, blob, layer, download)?;
             }
             result => result?,
         }
@@ -261,7 +286,7 @@ impl Strata {
         stage.publish_blob(&documents.manifest_bytes)?;
         stage.publish_blob(&documents.target.bytes)?;
         let name = RefName::Named(reference.clone());
-        let before = self.store.reference(&name)?;
+        let before = self.store.readable_reference(&name)?;
         let to = Ref {
             manifest: documents.manifest_digest,
             target: Some(documents.target.digest),

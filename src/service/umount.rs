@@ -43,7 +43,7 @@ impl Strata {
     pub fn mounts(&self) -> Result<Vec<MountRow>> {
         let mut mounts = Vec::new();
         for Container { id, name, image, .. } in self.store.containers()? {
-            let (state, alive) = match self.store.mounted(&id)? {
+            let (state, alive) = match self.store.mounted_as_far_as_known(&id)? {
                 Mounted::No => continue,
                 Mounted::Alive(state) => (state, true),
                 Mounted::Dead(state) => (state, false),

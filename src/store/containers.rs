@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::store::Store;
 use crate::store::error::{Error, Result, io_error};
-use crate::store::files::{list, open_lock, read_if_exists, remove_if_exists, replace, sync_dir};
+use crate::store::files::{list, open_lock, remove_if_exists, replace, sync_dir};
+use crate::store::refs::readable;
+use crate::store::{Store, record};
 use crate::sys;
 
 /// A container as it was created.
@@ -94,7 +95,11 @@ impl Store {
         }
         let lock = staged.join("lock");
         File::create(&lock).map_err(io_error("create", &lock))?;
-        replace(&self.layout().staging(), &staged.join("config.json"), &encode(container))?;
+        replace(
+            &self.layout().staging(),
+            &staged.join("config.json"),
+            &record::encode_pretty(container),
+        )?;
         let path = self.layout().container(&container.id);
         fs::rename(&staged, &path).map_err(io_error("create", &path))?;
         sync_dir(&self.layout().containers())
@@ -107,22 +112,42 @@ impl Store {
         let path = self.layout().container(id).join("config.json");
         let Some(container) = self.container(id)? else { return Ok(()) };
         let renamed = Container { name: name.to_owned(), ..container };
-        replace(&self.layout().staging(), &path, &encode(&renamed))
+        replace(&self.layout().staging(), &path, &record::encode_pretty(&renamed))
     }
 
     /// Returns the container with this id; none when there is none.
     pub fn container(&self, id: &str) -> Result<Option<Container>> {
         let path = self.layout().container(id).join("config.json");
-        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Record { path, source })
+        match record::read(&path) {
+            // Something else is where the directory of a container would be.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
-    /// Returns all containers, newest first.
+    /// Returns all containers, newest first. A damaged one is told, and does not hide the others.
     pub fn containers(&self) -> Result<Vec<Container>> {
+        self.collect_containers(|read| readable(read).map(Option::flatten))
+    }
+
+    /// Returns all containers, for who must not miss any.
+    ///
+    /// # Errors
+    /// [`Error::Record`] when one is damaged.
+    pub(crate) fn every_container(&self) -> Result<Vec<Container>> {
+        self.collect_containers(|read| read)
+    }
+
+    fn collect_containers(
+        &self,
+        take: impl Fn(Result<Option<Container>>) -> Result<Option<Container>>,
+    ) -> Result<Vec<Container>> {
         let mut containers = Vec::new();
         for id in list(&self.layout().containers())? {
             // One that is removed meanwhile is no longer one.
-            containers.extend(self.container(&id)?);
+            containers.extend(take(self.container(&id))?);
         }
         containers.sort_by(|a, b| (b.created, &b.id).cmp(&(a.created, &a.id)));
         Ok(containers)
@@ -176,8 +201,7 @@ impl Store {
 
     /// Records a mount; the caller holds the container's lock as long as it serves the mount.
     pub fn set_mounted(&self, id: &str, state: &MountState, _lock: &ContainerLock) -> Result<()> {
-        let bytes = serde_json::to_vec(state).expect("a state has nothing that JSON cannot hold");
-        replace(&self.layout().staging(), &self.state_path(id), &bytes)
+        replace(&self.layout().staging(), &self.state_path(id), &record::encode(state))
     }
 
     /// Records that a container is not mounted any more.
@@ -212,10 +236,13 @@ impl Store {
         Ok(Mounted::No)
     }
 
+    /// Returns whether a container is mounted; a damaged record of that is told, and none.
+    pub fn mounted_as_far_as_known(&self, id: &str) -> Result<Mounted> {
+        Ok(readable(self.mounted(id))?.unwrap_or(Mounted::No))
+    }
+
     fn recorded_mount(&self, id: &str) -> Result<Option<MountState>> {
-        let path = self.state_path(id);
-        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::Record { path, source })
+        record::read(&self.state_path(id))
     }
 
     fn state_path(&self, id: &str) -> PathBuf {
@@ -235,10 +262,6 @@ impl Store {
             None => Ok(()),
         }
     }
-}
-
-fn encode(container: &Container) -> Vec<u8> {
-    serde_json::to_vec_pretty(container).expect("a container has nothing that JSON cannot hold")
 }
 
 /// Removes a directory with all below it, directories without permissions too.

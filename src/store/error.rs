@@ -35,21 +35,60 @@ pub enum Error {
         features: Vec<String>,
     },
     /// A file of the store does not hold what its name says.
-    #[error("{path} is damaged: it hashes to {actual}; pull the image again to repair it")]
+    #[error(
+        "{path} is damaged: it hashes to {actual}; 'strata fsck --repair' mends what can be mended, \
+         and so does pulling the image again"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What its content hashes to.
         actual: Digest,
     },
-    /// A record of the store cannot be read.
-    #[error("{path} is damaged")]
+    /// A record of the store is not what was written.
+    #[error("{path} is damaged: {reason}; 'strata fsck --repair' mends what can be mended")]
     Record {
         /// The file.
         path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The claims of a running process cannot be read.
+    #[error(
+        "lease {path} of a running process is damaged: what it uses is not known, so nothing is \
+         collected until it ends"
+    )]
+    Lease {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An older program has made the store, and is using it.
+    #[error(
+        "the store at {path} is of format version {found}, and processes of an older strata use it: \
+         end them (unmount with 'fusermount3 -u DIR'), and try again"
+    )]
+    OlderInUse {
+        /// The directory.
+        path: PathBuf,
+        /// The version of the store.
+        found: u32,
+    },
+    /// Somebody else checks the store.
+    #[error("{path} is being checked by another 'strata fsck'; wait until that has ended")]
+    BeingChecked {
+        /// The store.
+        path: PathBuf,
+    },
+    /// A layer was damaged beyond repair, and set apart.
+    #[error(
+        "layer {layer} is damaged and was set apart; {} brings it back",
+        way_back(.images)
+    )]
+    SetApart {
+        /// The layer.
+        layer: DiffId,
+        /// The names under which registries have it.
+        images: Vec<String>,
     },
     /// A layer is not in the store.
     #[error("layer {0} is not in the store")]
@@ -122,6 +161,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// Returns what gets something again that images have; of these a registry knows the names.
+pub(crate) fn way_back(images: &[String]) -> String {
+    match images {
+        [] => "'strata load' or 'strata pull' of an image that has it".to_owned(),
+        [name, ..] => format!("'strata pull {name}', or 'strata load' of an archive that has it,"),
+    }
 }
 
 /// Gives an I/O error the action and the file that it was met with.

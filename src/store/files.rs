@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::store::error::{Result, io_error};
+use crate::store::error::{Error, Result, io_error};
 use crate::sys;
 
 /// Returns a name that nobody else uses, of 16 hex digits.
@@ -35,10 +35,10 @@ pub(crate) fn replace(staging: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let write = file.write_all(bytes).and_then(|()| file.sync_all());
     write.map_err(io_error("write", &temporary))?;
     let parent = path.parent().unwrap_or(path);
-    let rename = || match fs::rename(&temporary, path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(parent)?;
-            fs::rename(&temporary, path)
+    let rename = || match rename_over(staging, &temporary, path) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            ensure_dir(parent)?;
+            rename_over(staging, &temporary, path)
         }
         other => other,
     };
@@ -47,9 +47,22 @@ pub(crate) fn replace(staging: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
         if let Err(also) = fs::remove_file(&temporary) {
             tracing::debug!("{}: {also}", temporary.display());
         }
-        return Err(io_error("write", path)(error));
+        return Err(error);
     }
     sync_dir(parent)
+}
+
+/// Gives a file its name. A directory that is in the way does not belong there, and is moved to
+/// `staging`, where it is collected.
+pub(crate) fn rename_over(staging: &Path, from: &Path, to: &Path) -> Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            let stray = staging.join(format!("stray-{}", random_name()?));
+            fs::rename(to, &stray).map_err(io_error("move away", to))?;
+            fs::rename(from, to).map_err(io_error("write", to))
+        }
+        other => other.map_err(io_error("write", to)),
+    }
 }
 
 /// Reads a file; none when there is no such file.
@@ -114,4 +127,15 @@ pub(crate) fn list(path: &Path) -> Result<Vec<String>> {
         Ok(names)
     };
     read().map_err(io_error("read", path))
+}
+
+/// Returns the names in a directory; none if there is none, or something else.
+pub(crate) fn list_if_there(path: &Path) -> Result<Vec<String>> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match list(path) {
+        Err(Error::Io { source, .. }) if matches!(source.kind(), NotADirectory | NotFound) => {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
 }

@@ -9,7 +9,9 @@
 //! Whoever begins to use a thing claims it first and looks for it after. If the claim came before
 //! step 4, the thing is brought back; if it came later, its maker did not find it and makes it
 //! again. In each marking the leases are read before the containers and the references: a thing
-//! whose lease ends has a reference by then. One collector works at a time.
+//! whose lease ends has a reference by then. One collector works at a time. Where what is needed
+//! cannot be known, because a reference, a document of an image or an index is damaged, nothing is
+//! taken at all: the check (`strata fsck`) mends it with what is still there.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -20,7 +22,7 @@ use crate::digest::{ChainId, DiffId, Digest};
 use crate::store::Store;
 use crate::store::containers::remove_tree;
 use crate::store::download::remove_empty;
-use crate::store::error::Result;
+use crate::store::error::{Error, Result, layer_error};
 use crate::store::files::{ensure_dir, list, open_lock, remove_if_exists, rename_if_exists};
 use crate::store::lease::{Claim, is_live, live_claims};
 use crate::sys;
@@ -94,12 +96,12 @@ impl Store {
         }
     }
 
-    fn try_lock_gc(&self) -> Result<Option<File>> {
+    pub(crate) fn try_lock_gc(&self) -> Result<Option<File>> {
         let file = open_lock(&self.layout().gc_lock())?;
         Ok(sys::try_lock_exclusive(file.as_fd())?.then_some(file))
     }
 
-    fn lock_gc(&self) -> Result<File> {
+    pub(crate) fn lock_gc(&self) -> Result<File> {
         let file = open_lock(&self.layout().gc_lock())?;
         sys::lock_exclusive(file.as_fd())?;
         Ok(file)
@@ -136,7 +138,10 @@ impl Store {
         add(Sort::Layer, &layout.layers())?;
         add(Sort::Blob, &layout.blobs())?;
         for shard in list(&layout.objects())? {
-            add(Sort::Object, &layout.objects().join(shard))?;
+            let shard = layout.objects().join(shard);
+            if shard.is_dir() {
+                add(Sort::Object, &shard)?;
+            }
         }
         Ok(found)
     }
@@ -149,25 +154,26 @@ impl Store {
                 Claim::Chain(digest) => drop(marks.chains.insert(digest)),
                 Claim::Object(digest) => drop(marks.objects.insert(digest)),
                 Claim::Layer(digest) => drop(marks.layers.insert(DiffId(digest))),
-                Claim::Image(digest) => self.mark_image(digest, &mut marks),
+                Claim::Image(digest) => self.mark_image(digest, &mut marks)?,
             }
         }
-        for container in self.containers()? {
-            self.mark_image(container.manifest, &mut marks);
+        for container in self.every_container()? {
+            self.mark_image(container.manifest, &mut marks)?;
         }
-        for (_, reference) in self.references()? {
+        for (_, reference) in self.every_reference()? {
             marks.blobs.extend(reference.target);
-            self.mark_image(reference.manifest, &mut marks);
+            self.mark_image(reference.manifest, &mut marks)?;
         }
-        self.mark_all_objects(&mut marks);
+        self.mark_all_objects(&mut marks)?;
         Ok(marks)
     }
 
     /// Marks the objects of the layers that are marked.
-    pub(crate) fn mark_all_objects(&self, marks: &mut Marks) {
-        for layer in &marks.layers {
-            self.mark_objects(*layer, &mut marks.objects);
-        }
+    ///
+    /// # Errors
+    /// The index of a layer is damaged: what it needs is not known.
+    pub(crate) fn mark_all_objects(&self, marks: &mut Marks) -> Result<()> {
+        marks.layers.iter().try_for_each(|layer| self.mark_objects(*layer, &mut marks.objects))
     }
 
     /// Returns the files that are marked.
@@ -184,9 +190,13 @@ impl Store {
         paths
     }
 
-    pub(crate) fn mark_image(&self, manifest: Digest, marks: &mut Marks) {
+    /// Marks what an image needs.
+    ///
+    /// # Errors
+    /// A document of it is damaged: what it needs is not known.
+    pub(crate) fn mark_image(&self, manifest: Digest, marks: &mut Marks) -> Result<()> {
         if !marks.images.insert(manifest) {
-            return;
+            return Ok(());
         }
         marks.blobs.insert(manifest);
         match self.image(manifest) {
@@ -196,21 +206,34 @@ impl Store {
                 marks.chains.insert(image.chain_id().0);
             }
             // Somebody claimed or names what is not there (any more): nothing to keep.
-            Err(error) => tracing::debug!("{error}"),
+            Err(error @ (Error::NoBlob(_) | Error::Image { .. })) => tracing::debug!("{error}"),
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
-    fn mark_objects(&self, layer: DiffId, objects: &mut HashSet<Digest>) {
+    fn mark_objects(&self, layer: DiffId, objects: &mut HashSet<Digest>) -> Result<()> {
         let index = match self.layer(layer) {
             Ok(index) => index,
-            Err(error) => return tracing::debug!("{error}"),
+            // What is left of one that was set apart is kept for who wants it back.
+            Err(Error::SetApart { .. }) => match self.layer_set_apart(layer) {
+                Ok(index) => index,
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    return Ok(());
+                }
+            },
+            Err(error @ Error::NoLayer(_)) => {
+                tracing::debug!("{error}");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         };
         for number in 0..index.object_count() as u64 {
-            match index.object(number) {
-                Ok((digest, _)) => drop(objects.insert(digest)),
-                Err(error) => tracing::warn!("layer {layer}: {error}"),
-            }
+            let path = self.layout().layer_index(layer);
+            objects.insert(index.object(number).map_err(layer_error(&path))?.0);
         }
+        Ok(())
     }
 
     fn move_to_trash(&self, sort: Sort, name: &str) -> Result<bool> {
@@ -241,6 +264,11 @@ impl Store {
                 remove_tree(&path)?;
                 continue;
             };
+            // Something else may have been where a file of this name should be.
+            if path.is_dir() {
+                remove_tree(&path)?;
+                continue;
+            }
             collected.bytes += disk_bytes(&path);
             if remove_if_exists(&path)? && moved.contains(&trashed) {
                 collected.count(sort, name);

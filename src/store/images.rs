@@ -2,16 +2,19 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::{ImageConfig, Manifest, Parsed};
-use crate::layer::{Chain, Index, TarStream};
-use crate::store::Store;
+use crate::layer::{Chain, Index, TarStream, verify_recipe};
 use crate::store::error::{Error, Result, layer_error};
 use crate::store::files::{open_if_exists, read_if_exists, replace};
+use crate::store::layout::set_apart;
+use crate::store::refs::readable;
+use crate::store::{RefName, Store, record};
 
 /// An image of the store.
 #[derive(Clone, Debug)]
@@ -58,6 +61,15 @@ pub struct Source {
     pub repositories: Vec<String>,
 }
 
+/// How much of an index is checked when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Its header.
+    Header,
+    /// All of it, against its sums.
+    Whole,
+}
+
 /// Most repositories that are remembered for a blob.
 const MAX_REPOSITORIES: usize = 16;
 
@@ -84,13 +96,12 @@ impl Store {
         Ok(Image { digest: manifest, manifest_bytes, manifest: document, config_bytes, config })
     }
 
-    /// Tells whether a layer is in the store, whole. Its index is read to its end: one that is damaged
-    /// is missing, and whoever asked will make it again.
+    /// Tells whether a layer is in the store, whole. Its index and its recipe are read to their ends,
+    /// and its objects must be there and have their sizes. What is damaged is missing, and whoever
+    /// asked will make it again.
     pub fn has_layer(&self, layer: DiffId) -> bool {
-        let path = self.layout().layer_index(layer);
-        let index = self.layer(layer).and_then(|index| index.verify().map_err(layer_error(&path)));
-        match index {
-            Ok(()) => self.layout().layer_recipe(layer).exists(),
+        match self.check_layer(layer) {
+            Ok(()) => true,
             Err(Error::NoLayer(_)) => false,
             Err(error) => {
                 tracing::warn!("{error}; the layer is taken for missing");
@@ -99,31 +110,83 @@ impl Store {
         }
     }
 
-    /// Opens the index of a layer.
-    pub fn layer(&self, layer: DiffId) -> Result<Index> {
+    fn check_layer(&self, layer: DiffId) -> Result<()> {
         let path = self.layout().layer_index(layer);
+        let index = self.open_layer(layer, Reading::Whole)?;
+        let recipe_path = self.layout().layer_recipe(layer);
+        let recipe = open_if_exists(&recipe_path)?.ok_or(Error::NoLayer(layer))?;
+        verify_recipe(recipe, layer).map_err(layer_error(&recipe_path))?;
+        let objects = self.objects();
+        for number in 0..index.object_count() as u64 {
+            let (digest, expected) = index.object(number).map_err(layer_error(&path))?;
+            objects.check_size(digest, expected)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the index of a layer.
+    ///
+    /// # Errors
+    /// [`Error::NoLayer`], and [`Error::SetApart`] when it was damaged beyond repair.
+    pub fn layer(&self, layer: DiffId) -> Result<Index> {
+        self.open_layer(layer, Reading::Header)
+    }
+
+    pub(crate) fn open_layer(&self, layer: DiffId, reading: Reading) -> Result<Index> {
+        let path = self.layout().layer_index(layer);
+        match open_if_exists(&path)? {
+            Some(file) => open_index(&file, layer.0, &path, reading),
+            None if set_apart(&path).exists() => {
+                Err(Error::SetApart { layer, images: self.names_with_layer(layer)? })
+            }
+            None => Err(Error::NoLayer(layer)),
+        }
+    }
+
+    /// Opens what is left of the index of a layer that was set apart.
+    pub(crate) fn layer_set_apart(&self, layer: DiffId) -> Result<Index> {
+        let path = set_apart(&self.layout().layer_index(layer));
         let file = open_if_exists(&path)?.ok_or(Error::NoLayer(layer))?;
-        open_index(&file, layer.0, &path)
+        open_index(&file, layer.0, &path, Reading::Header)
+    }
+
+    /// Returns the names under which registries have images with a layer.
+    pub(crate) fn names_with_layer(&self, layer: DiffId) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for (name, to) in self.references()? {
+            let (RefName::Named(reference), Some(_)) = (name, to.target) else { continue };
+            if self.image(to.manifest).is_ok_and(|image| image.layers().contains(&layer)) {
+                names.push(reference.familiar());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Tells whether a layer has an object, as far as its index can be read.
+    pub(crate) fn layer_has(&self, layer: DiffId, object: Digest) -> bool {
+        let Ok(index) = self.layer(layer).or_else(|_| self.layer_set_apart(layer)) else {
+            return false;
+        };
+        let is_it = |number| index.object(number).is_ok_and(|(digest, _)| digest == object);
+        (0..index.object_count() as u64).any(is_it)
     }
 
     /// Reads the index of a chain to its end; tells whether it is there.
     pub(crate) fn verified_chain(&self, chain: ChainId) -> Result<bool> {
-        let Some(index) = self.chain_index(chain)? else { return Ok(false) };
-        index.verify().map_err(layer_error(&self.layout().chain(chain)))?;
-        Ok(true)
+        Ok(self.chain_index(chain, Reading::Whole)?.is_some())
     }
 
     /// Opens the index of a chain; none when it is not there.
-    pub(crate) fn chain_index(&self, chain: ChainId) -> Result<Option<Index>> {
+    pub(crate) fn chain_index(&self, chain: ChainId, reading: Reading) -> Result<Option<Index>> {
         let path = self.layout().chain(chain);
         let Some(file) = open_if_exists(&path)? else { return Ok(None) };
-        open_index(&file, chain.0, &path).map(Some)
+        open_index(&file, chain.0, &path, reading).map(Some)
     }
 
     /// Opens the merged view of layers, bottom first; the chain is made if it is missing.
     pub fn chain(&self, layers: &[DiffId]) -> Result<Chain> {
         let id = ChainId::of(layers);
-        let index = match self.chain_index(id) {
+        let index = match self.chain_index(id, Reading::Header) {
             Ok(Some(index)) => index,
             missing => {
                 if let Err(error) = missing {
@@ -132,7 +195,7 @@ impl Store {
                 self.stage()?.publish_chain(layers)?;
                 let path = self.layout().chain(id);
                 let gone = || crate::layer::Error::Damaged("it went away");
-                self.chain_index(id)?.ok_or_else(|| layer_error(&path)(gone()))?
+                self.chain_index(id, Reading::Header)?.ok_or_else(|| layer_error(&path)(gone()))?
             }
         };
         let indexes = layers.iter().map(|layer| self.layer(*layer)).collect::<Result<_>>()?;
@@ -148,11 +211,11 @@ impl Store {
         TarStream::new(index, recipe, Arc::new(self.objects())).map_err(layer_error(&path))
     }
 
-    /// Returns the compressed forms of a layer that registries are known to have.
+    /// Returns the compressed forms of a layer that registries are known to have. They save work: a
+    /// damaged list of them is told, and none.
     pub fn sources(&self, layer: DiffId) -> Result<Vec<Source>> {
-        let path = self.layout().layer_sources(layer);
-        let Some(bytes) = read_if_exists(&path)? else { return Ok(Vec::new()) };
-        serde_json::from_slice(&bytes).map_err(|source| Error::Record { path, source })
+        let read = record::read(&self.layout().layer_sources(layer));
+        Ok(readable(read)?.flatten().unwrap_or_default())
     }
 
     /// Remembers that a repository has a compressed form of a layer.
@@ -179,14 +242,17 @@ impl Store {
                 repositories: vec![repository.to_owned()],
             }),
         }
-        let bytes =
-            serde_json::to_vec(&sources).expect("a source has nothing that JSON cannot hold");
-        replace(&self.layout().staging(), &self.layout().layer_sources(layer), &bytes)
+        let path = self.layout().layer_sources(layer);
+        replace(&self.layout().staging(), &path, &record::encode(&sources))
     }
 }
 
-fn open_index(file: &File, id: Digest, path: &std::path::Path) -> Result<Index> {
-    let index = Index::open(file).map_err(layer_error(path))?;
+fn open_index(file: &File, id: Digest, path: &Path, reading: Reading) -> Result<Index> {
+    let index = match reading {
+        Reading::Header => Index::open(file),
+        Reading::Whole => Index::open_verified(file),
+    };
+    let index = index.map_err(layer_error(path))?;
     if index.id() != id {
         let source = crate::layer::Error::Damaged("it is the index of something else");
         return Err(layer_error(path)(source));

@@ -1,5 +1,6 @@
 //! Every path under the root of the store, and nowhere else.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{ChainId, DiffId, Digest};
@@ -126,8 +127,25 @@ impl Layout {
         self.root.join("names.lock")
     }
 
+    /// Locked by who checks the store.
+    pub(crate) fn fsck_lock(&self) -> PathBuf {
+        self.root.join("fsck.lock")
+    }
+
+    /// What was checked, and when.
+    pub(crate) fn checked(&self) -> PathBuf {
+        self.root.join("checked")
+    }
+
     /// Where a collected object waits to be deleted.
     pub(crate) fn trashed_object(&self, digest: Digest) -> PathBuf {
         self.trash().join(format!("object-{}", digest.hex()))
     }
+}
+
+/// Returns where a damaged file is set apart.
+pub(crate) fn set_apart(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".bad");
+    name.into()
 }

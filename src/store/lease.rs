@@ -1,7 +1,8 @@
 //! Leases: what a running process uses or makes, kept from the garbage collector.
 //!
 //! A lease is a file in `leases/` that its holder keeps locked (`flock`), so that the kernel drops
-//! it when the holder dies, however it dies. In the file are claims, each one kind and one digest.
+//! it when the holder dies, however it dies. In the file are claims, each one kind and one digest, and
+//! a sum of both.
 //! The rule that makes this safe: claim first, look after. Whoever finds a thing in the store before
 //! he has claimed it may find it gone a moment later.
 
@@ -9,14 +10,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::digest::{DIGEST_LEN, Digest};
 use crate::store::Store;
-use crate::store::error::{Result, io_error};
+use crate::store::error::{Error, Result, io_error};
 use crate::store::files::{create_new, list, random_name, remove_if_exists};
 use crate::sys;
 
@@ -35,7 +36,15 @@ pub enum Claim {
     Object(Digest),
 }
 
-const RECORD_BYTES: usize = 1 + DIGEST_LEN;
+const CLAIM_BYTES: usize = 1 + DIGEST_LEN;
+const SUM_BYTES: usize = 4;
+const RECORD_BYTES: usize = CLAIM_BYTES + SUM_BYTES;
+
+/// Returns the first bytes of the sha256 of a claim.
+fn sum_of(claim: &[u8]) -> [u8; SUM_BYTES] {
+    let [a, b, c, d, ..] = *Digest::of(claim).as_bytes();
+    [a, b, c, d]
+}
 
 impl Claim {
     fn encode(self) -> [u8; RECORD_BYTES] {
@@ -47,12 +56,18 @@ impl Claim {
             Self::Object(digest) => (b'o', digest),
         };
         let mut record = [kind; RECORD_BYTES];
-        record[1..].copy_from_slice(digest.as_bytes());
+        record[1..CLAIM_BYTES].copy_from_slice(digest.as_bytes());
+        let sum = sum_of(&record[..CLAIM_BYTES]);
+        record[CLAIM_BYTES..].copy_from_slice(&sum);
         record
     }
 
     fn decode(record: &[u8]) -> Option<Self> {
-        let (kind, digest) = record.split_first()?;
+        let (claim, sum) = record.split_at_checked(CLAIM_BYTES)?;
+        if sum != sum_of(claim) {
+            return None;
+        }
+        let (kind, digest) = claim.split_first()?;
         let digest = Digest::from_bytes(digest.try_into().ok()?);
         match kind {
             b'b' => Some(Self::Blob(digest)),
@@ -119,18 +134,26 @@ impl Drop for Lease {
 }
 
 /// Returns the claims of all live leases, and removes dead ones.
+///
+/// # Errors
+/// [`Error::Lease`] when one is damaged: then nobody knows all that is used.
 pub(crate) fn live_claims(store: &Store) -> Result<Vec<Claim>> {
     let mut claims = Vec::new();
     for id in list(&store.layout().leases())? {
-        if let Some(mut file) = open_live(store, &id)? {
-            let mut bytes = Vec::new();
-            let path = store.layout().lease(&id);
-            file.read_to_end(&mut bytes).map_err(io_error("read", &path))?;
-            // A record that is being written is claimed only when its writer returns.
-            claims.extend(bytes.chunks_exact(RECORD_BYTES).filter_map(Claim::decode));
+        if let Some(file) = open_live(store, &id)? {
+            claims.extend(read_claims(file, &store.layout().lease(&id))?);
         }
     }
     Ok(claims)
+}
+
+/// Reads the claims of a lease.
+pub(crate) fn read_claims(mut file: File, path: &Path) -> Result<Vec<Claim>> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
+    // A record that is being written is claimed only when its writer returns.
+    let claims = bytes.chunks_exact(RECORD_BYTES).map(Claim::decode);
+    claims.collect::<Option<_>>().ok_or_else(|| Error::Lease { path: path.to_owned() })
 }
 
 /// Tells whether the lease with this id is held by a process that lives.
@@ -139,7 +162,7 @@ pub(crate) fn is_live(store: &Store, id: &str) -> Result<bool> {
 }
 
 /// Opens a lease if it is alive; a dead one is removed.
-fn open_live(store: &Store, id: &str) -> Result<Option<File>> {
+pub(crate) fn open_live(store: &Store, id: &str) -> Result<Option<File>> {
     let path = store.layout().lease(id);
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -151,4 +174,23 @@ fn open_live(store: &Store, id: &str) -> Result<Option<File>> {
         return Ok(None);
     }
     Ok(Some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_bit_of_a_claim_changes_unnoticed() {
+        let digest = Digest::of(b"x");
+        for claim in [Claim::Blob(digest), Claim::Image(digest), Claim::Object(digest)] {
+            let good = claim.encode();
+            assert_eq!(Claim::decode(&good), Some(claim));
+            for bit in 0..good.len() * 8 {
+                let mut bad = good;
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Claim::decode(&bad), None, "bit {bit}");
+            }
+        }
+    }
 }

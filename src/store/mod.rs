@@ -11,6 +11,7 @@
 //! refs/                     names of images
 //! containers/<id>/          writable layers and their mounts
 //! leases/ staging/ trash/   what is in use, being made, being deleted
+//! checked                   what was checked, and when
 //! ```
 //!
 //! Files are the truth: there is no database and no daemon. Every published file is immutable, or
@@ -23,17 +24,21 @@ mod download;
 mod duplicate;
 mod error;
 mod files;
+pub mod fsck;
 mod gc;
 mod images;
 mod layout;
 mod lease;
 mod objects;
 mod pins;
+mod record;
 mod refs;
 mod snapshots;
 mod stage;
+mod sums;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod usage;
 mod walk;
 
@@ -65,7 +70,10 @@ use crate::store::objects::Objects;
 const ABANDON_TRIES: usize = 100;
 
 /// Version of the store's format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The version before, whose records had no sums.
+const VERSION_WITHOUT_SUMS: u32 = 1;
 
 /// What `FORMAT` holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,16 +103,30 @@ pub struct Store {
 impl Store {
     /// Opens the store at `root`, which is made when it does not exist or is empty.
     ///
+    /// One of the version before is brought to this one.
+    ///
     /// # Errors
     /// [`Error::NotAStore`] when the directory holds something else, [`Error::UnknownFormat`] when
-    /// a newer program has made it.
+    /// a newer program has made it, [`Error::OlderInUse`] while an older one uses it.
     pub fn open(root: &Path) -> Result<Self> {
-        let layout = Layout::new(root);
-        match read_if_exists(&layout.format())? {
-            Some(bytes) => check_format(root, &bytes)?,
-            None => create(root, &layout)?,
+        let store = Self::at(root);
+        match read_if_exists(&store.layout.format())? {
+            Some(bytes) => match check_format(root, &bytes)? {
+                VERSION => {}
+                _ => upgrade::upgrade(&store)?,
+            },
+            None => create(root, &store.layout)?,
         }
-        Ok(Self { layout: Arc::new(layout), held: Arc::default(), downloads: Arc::default() })
+        Ok(store)
+    }
+
+    /// Returns the store at `root`, whatever is there.
+    pub(crate) fn at(root: &Path) -> Self {
+        Self {
+            layout: Arc::new(Layout::new(root)),
+            held: Arc::default(),
+            downloads: Arc::default(),
+        }
     }
 
     /// Returns the directory of the store.
@@ -193,6 +215,11 @@ fn create(root: &Path, layout: &Layout) -> Result<()> {
     for shard in 0..=255_u8 {
         ensure_dir(&layout.objects().join(format!("{shard:02x}")))?;
     }
+    write_format(layout)
+}
+
+/// Says that this is a store, and of which version.
+fn write_format(layout: &Layout) -> Result<()> {
     let format = Format {
         format: FORMAT_NAME.to_owned(),
         version: VERSION,
@@ -200,22 +227,31 @@ fn create(root: &Path, layout: &Layout) -> Result<()> {
         ro_compat: Vec::new(),
         incompat: Vec::new(),
     };
-    let bytes = serde_json::to_vec_pretty(&format).expect("a format is JSON");
-    replace(&layout.staging(), &layout.format(), &bytes)
+    replace(&layout.staging(), &layout.format(), &record::encode_pretty(&format))
 }
 
-fn check_format(root: &Path, bytes: &[u8]) -> Result<()> {
+/// Returns the version that `FORMAT` says: this one, or the one before, which had no sums.
+fn check_format(root: &Path, bytes: &[u8]) -> Result<u32> {
     let not_a_store = |reason: String| Error::NotAStore {
         path: root.to_owned(),
         reason: format!("FORMAT {reason}"),
     };
-    let format: Format = serde_json::from_slice(bytes)
-        .map_err(|error| not_a_store(format!("is damaged: {error}")))?;
+    let is_older = |format: &Format| format.version == VERSION_WITHOUT_SUMS;
+    let older = serde_json::from_slice(bytes).ok().filter(is_older);
+    let format: Format = match older {
+        Some(format) => format,
+        None => record::checked(bytes)
+            .and_then(|text| serde_json::from_slice(text).map_err(|error| error.to_string()))
+            .map_err(|reason| {
+                not_a_store(format!("is damaged: {reason}; 'strata fsck --repair' mends it"))
+            })?,
+    };
     if format.format != FORMAT_NAME {
         return Err(not_a_store(format!("says {:?}", format.format)));
     }
     let features = [format.incompat, format.ro_compat].concat();
-    if format.version != VERSION || !features.is_empty() {
+    let is_known = [VERSION, VERSION_WITHOUT_SUMS].contains(&format.version);
+    if !is_known || !features.is_empty() {
         return Err(Error::UnknownFormat {
             path: root.to_owned(),
             found: format.version,
@@ -223,5 +259,5 @@ fn check_format(root: &Path, bytes: &[u8]) -> Result<()> {
             features,
         });
     }
-    Ok(())
+    Ok(format.version)
 }

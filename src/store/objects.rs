@@ -40,6 +40,23 @@ impl Objects {
         }
     }
 
+    /// Checks that an object is there and has its size.
+    pub(crate) fn check_size(&self, digest: Digest, expected: u64) -> Result<()> {
+        let path = self.layout.object(digest);
+        let metadata = match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::symlink_metadata(self.layout.trashed_object(digest))
+            }
+            other => other,
+        };
+        let metadata = metadata.map_err(io_error("find", &path))?;
+        if metadata.is_file() && metadata.len() == expected {
+            return Ok(());
+        }
+        let text = format!("it is no file of {expected} bytes");
+        Err(io_error("use", &path)(io::Error::other(text)))
+    }
+
     /// Tells whether the store has an object whose bytes hash to its name.
     pub(crate) fn has_sound(&self, digest: Digest) -> Result<bool> {
         let path = self.layout.object(digest);

@@ -5,15 +5,16 @@
 //! name keeps a nameless reference under `_untagged`, until it is pruned.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::image::Reference;
-use crate::store::Store;
 use crate::store::error::{Error, Result};
-use crate::store::files::{list, read_if_exists, remove_if_exists, replace, sync_dir};
+use crate::store::files::{list_if_there, remove_if_exists, replace, sync_dir};
+use crate::store::{Store, record};
 
 /// What a reference leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +48,18 @@ impl Store {
         read_ref(&self.ref_path(name))
     }
 
+    /// Returns where a reference leads; a damaged one is told and not set.
+    pub fn readable_reference(&self, name: &RefName) -> Result<Option<Ref>> {
+        Ok(readable(self.reference(name))?.flatten())
+    }
+
     /// Sets a reference. An image that loses its last name by this becomes untagged.
     pub fn set_reference(&self, name: &RefName, to: &Ref) -> Result<()> {
-        let old = self.reference(name)?;
+        let old = self.readable_reference(name)?;
         if let Some(old) = old.filter(|old| old.manifest != to.manifest) {
             self.keep_untagged(name, &old)?;
         }
-        let bytes = serde_json::to_vec(to).expect("a reference has nothing that JSON cannot hold");
-        replace(&self.layout().staging(), &self.ref_path(name), &bytes)?;
+        replace(&self.layout().staging(), &self.ref_path(name), &record::encode(to))?;
         if matches!(name, RefName::Named(_)) {
             remove_if_exists(&self.ref_path(&RefName::Untagged(to.manifest)))?;
         }
@@ -72,30 +77,65 @@ impl Store {
         Ok(removed)
     }
 
-    /// Returns all references, sorted by name; those without one come last.
+    /// Returns all references, sorted by name; those without one come last. A damaged one is told, and
+    /// does not hide the others.
     pub fn references(&self) -> Result<Vec<(RefName, Ref)>> {
+        self.collect_references(|read| readable(read).map(Option::flatten))
+    }
+
+    /// Returns all references, for who must not miss any.
+    ///
+    /// # Errors
+    /// [`Error::Record`] when one is damaged.
+    pub(crate) fn every_reference(&self) -> Result<Vec<(RefName, Ref)>> {
+        self.collect_references(|read| read)
+    }
+
+    fn collect_references(
+        &self,
+        take: impl Fn(Result<Option<Ref>>) -> Result<Option<Ref>>,
+    ) -> Result<Vec<(RefName, Ref)>> {
         let mut found = Vec::new();
-        let root = self.layout().refs();
-        let mut pending = vec![(root.clone(), String::new())];
-        while let Some((dir, repository)) = pending.pop() {
-            for name in list(&dir)? {
-                let path = dir.join(&name);
-                match name.as_str() {
-                    TAGS => self.read_refs(&path, &repository, ":", &mut found)?,
-                    DIGESTS => self.read_refs(&path, &repository, "@sha256:", &mut found)?,
-                    UNTAGGED => read_untagged(&path, &mut found)?,
-                    _ if path.is_dir() => {
-                        let slash = if repository.is_empty() { "" } else { "/" };
-                        pending.push((path, format!("{repository}{slash}{name}")));
-                    }
-                    _ => {}
-                }
-            }
+        for (path, name) in self.ref_files()? {
+            let Some(name) = name else {
+                tracing::warn!("{} is no reference", path.display());
+                continue;
+            };
+            found.extend(take(read_ref(&path))?.map(|to| (name, to)));
         }
         found.sort_by_key(|(name, _)| match name {
             RefName::Named(reference) => (false, reference.to_string()),
             RefName::Untagged(manifest) => (true, manifest.hex()),
         });
+        Ok(found)
+    }
+
+    /// Returns every file of references, with the name that its path is; none for what is none.
+    pub(crate) fn ref_files(&self) -> Result<Vec<(PathBuf, Option<RefName>)>> {
+        let mut found = Vec::new();
+        let mut pending = vec![(self.layout().refs(), String::new())];
+        while let Some((dir, repository)) = pending.pop() {
+            for name in list_if_there(&dir)? {
+                let path = dir.join(&name);
+                let parse = |file: &str| match name.as_str() {
+                    TAGS => format!("{repository}:{file}").parse().map(RefName::Named).ok(),
+                    DIGESTS => {
+                        format!("{repository}@sha256:{file}").parse().map(RefName::Named).ok()
+                    }
+                    _ => Digest::from_hex(file).map(RefName::Untagged).ok(),
+                };
+                let is_leaf = [TAGS, DIGESTS, UNTAGGED].contains(&name.as_str());
+                if !path.is_dir() {
+                    found.push((path, None));
+                } else if is_leaf {
+                    let files = list_if_there(&path)?.into_iter();
+                    found.extend(files.map(|file| (path.join(&file), parse(&file))));
+                } else {
+                    let slash = if repository.is_empty() { "" } else { "/" };
+                    pending.push((path, format!("{repository}{slash}{name}")));
+                }
+            }
+        }
         Ok(found)
     }
 
@@ -111,30 +151,10 @@ impl Store {
             return Ok(());
         }
         let untagged = RefName::Untagged(old.manifest);
-        let bytes = serde_json::to_vec(old).expect("a reference has nothing that JSON cannot hold");
-        replace(&self.layout().staging(), &self.ref_path(&untagged), &bytes)
+        replace(&self.layout().staging(), &self.ref_path(&untagged), &record::encode(old))
     }
 
-    fn read_refs(
-        &self,
-        dir: &Path,
-        repository: &str,
-        separator: &str,
-        found: &mut Vec<(RefName, Ref)>,
-    ) -> Result<()> {
-        for name in list(dir)? {
-            let Ok(reference) = format!("{repository}{separator}{name}").parse() else {
-                tracing::warn!("{} is no reference", dir.join(name).display());
-                continue;
-            };
-            if let Some(to) = read_ref(&dir.join(&name))? {
-                found.push((RefName::Named(reference), to));
-            }
-        }
-        Ok(())
-    }
-
-    fn ref_path(&self, name: &RefName) -> PathBuf {
+    pub(crate) fn ref_path(&self, name: &RefName) -> PathBuf {
         let refs = self.layout().refs();
         match name {
             RefName::Untagged(manifest) => refs.join(UNTAGGED).join(manifest.hex()),
@@ -162,22 +182,21 @@ impl Store {
     }
 }
 
-fn read_untagged(dir: &Path, found: &mut Vec<(RefName, Ref)>) -> Result<()> {
-    for name in list(dir)? {
-        if let (Ok(manifest), Some(to)) = (Digest::from_hex(&name), read_ref(&dir.join(&name))?) {
-            found.push((RefName::Untagged(manifest), to));
+/// Returns what was read; what is damaged is told, and none.
+pub(crate) fn readable<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error @ Error::Record { .. }) => {
+            tracing::warn!("{error}");
+            Ok(None)
         }
+        other => other.map(Some),
     }
-    Ok(())
 }
 
-fn read_ref(path: &Path) -> Result<Option<Ref>> {
-    let bytes = match read_if_exists(path) {
+pub(crate) fn read_ref(path: &Path) -> Result<Option<Ref>> {
+    match record::read(path) {
         // `a` is a repository and `a/_tags` a directory: no reference can be one.
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => None,
-        other => other?,
-    };
-    let Some(bytes) = bytes else { return Ok(None) };
-    let parsed = serde_json::from_slice(&bytes);
-    parsed.map(Some).map_err(|source| Error::Record { path: path.to_owned(), source })
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotADirectory => Ok(None),
+        other => other,
+    }
 }

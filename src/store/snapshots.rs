@@ -1,6 +1,7 @@
 //! Snapshots of a container: its writable layer as it was at some time.
 //!
-//! A snapshot is a directory `snapshots/<name>` of the container: a copy of `upper/`, and records.
+//! A snapshot is a directory `snapshots/<name>` of the container: a copy of `upper/`, the sums of all
+//! files of the copy, and records.
 //! Files of a snapshot are never written, so snapshots share those that are the same: which file of
 //! the writable layer each one is like, and when that had last changed, is kept with the snapshot.
 //! That is a hint, of the snapshot that the writable layer was last like; without it more is copied.
@@ -21,9 +22,11 @@ use serde::{Deserialize, Serialize};
 use crate::store::containers::remove_tree;
 use crate::store::duplicate::{Base, Pair, Version, copy_tree};
 use crate::store::error::{Error, Result, io_error};
-use crate::store::files::{list, open_lock, random_name, read_if_exists, replace, sync_dir};
+use crate::store::files::{list_if_there, open_lock, random_name, replace, sync_dir};
+use crate::store::refs::readable;
+use crate::store::sums::{self, SUMS};
 use crate::store::walk::walk;
-use crate::store::{Container, ContainerLock, Stage, Store};
+use crate::store::{Container, ContainerLock, Stage, Store, record};
 use crate::sys::{self, RenameFlags, Stat, Time};
 
 /// How often a snapshot is taken again because something has changed meanwhile.
@@ -32,9 +35,9 @@ const TRIES: usize = 3;
 /// The clock that files have their times from goes on within this time.
 const TICK: Duration = Duration::from_millis(20);
 
-const RECORD: &str = "snapshot.json";
-const TWINS: &str = "twins.json";
-const UPPER: &str = "upper";
+pub(crate) const RECORD: &str = "snapshot.json";
+pub(crate) const TWINS: &str = "twins.json";
+pub(crate) const UPPER: &str = "upper";
 
 /// A snapshot as it was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +62,7 @@ pub struct SnapshotLock {
 
 /// The files of the writable layer that those of a snapshot are like, by the inode in the snapshot.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Twins(HashMap<u64, (u64, i64, u32)>);
+pub(crate) struct Twins(HashMap<u64, (u64, i64, u32)>);
 
 impl Twins {
     /// Tells whether the file with this inode in the snapshot is like one of the writable layer.
@@ -87,16 +90,14 @@ impl Store {
         Ok(SnapshotLock { _file: file })
     }
 
-    /// Returns the snapshots of a container, newest first.
+    /// Returns the snapshots of a container, newest first. A damaged one is told.
     pub fn snapshots(&self, id: &str) -> Result<Vec<Snapshot>> {
         let mut snapshots = Vec::new();
         for name in self.snapshot_names(id)? {
-            let path = self.snapshot(id, &name).join(RECORD);
-            // One that is removed meanwhile is no longer one.
-            let Some(bytes) = read_if_exists(&path)? else { continue };
-            let record: Snapshot =
-                serde_json::from_slice(&bytes).map_err(|source| Error::Record { path, source })?;
-            snapshots.push(record);
+            // One that is removed meanwhile is no longer one; a damaged one does not hide the others.
+            let record: Result<Option<Snapshot>> =
+                record::read(&self.snapshot(id, &name).join(RECORD));
+            snapshots.extend(readable(record)?.flatten());
         }
         snapshots.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
         Ok(snapshots)
@@ -132,6 +133,7 @@ impl Store {
         }
         let stage = Stage::new(self)?;
         let mut base = self.base(id)?;
+        let known = base.clone();
         let mut changed = None;
         for number in 0..TRIES {
             let staged = stage.dir().join(format!("snapshot-{number}"));
@@ -146,6 +148,8 @@ impl Store {
             }
         }
         let staged = base.expect("it was made TRIES times at most, and once at least");
+        let known = known.map(|known| sums::known(&known)).transpose()?.unwrap_or_default();
+        write_bytes(&staged.join(SUMS), &sums::of_tree(&staged.join(UPPER), &known)?)?;
         write(&staged.join(RECORD), snapshot)?;
         mark_as_base(&staged)?;
         sync_all(&staged)?;
@@ -237,7 +241,7 @@ impl Store {
 
     fn write_twins(&self, id: &str, name: &str, twins: &Twins) -> Result<()> {
         let path = self.snapshot(id, name).join(TWINS);
-        replace(&self.layout().staging(), &path, &encode(twins))
+        replace(&self.layout().staging(), &path, &record::encode(twins))
     }
 
     /// Has two directories change places, in one step.
@@ -275,12 +279,11 @@ impl Store {
         Ok(newest.map(|(_, path)| path))
     }
 
-    fn snapshot_names(&self, id: &str) -> Result<Vec<String>> {
-        let dir = self.snapshots_dir(id);
-        if dir.exists() { list(&dir) } else { Ok(Vec::new()) }
+    pub(crate) fn snapshot_names(&self, id: &str) -> Result<Vec<String>> {
+        list_if_there(&self.snapshots_dir(id))
     }
 
-    fn snapshot(&self, id: &str, name: &str) -> PathBuf {
+    pub(crate) fn snapshot(&self, id: &str, name: &str) -> PathBuf {
         self.snapshots_dir(id).join(name)
     }
 }
@@ -293,14 +296,10 @@ fn mark_as_base(snapshot: &Path) -> Result<()> {
     mark().map_err(io_error("write", &path))
 }
 
-/// Reads which files a snapshot has in common with the writable layer.
+/// Reads which files a snapshot has in common with the writable layer. Where that is damaged, more is
+/// copied.
 fn read_twins(snapshot: &Path) -> Result<Twins> {
-    let path = snapshot.join(TWINS);
-    let Some(bytes) = read_if_exists(&path)? else { return Ok(Twins::default()) };
-    Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-        tracing::warn!("{} is damaged, so more is copied: {error}", path.display());
-        Twins::default()
-    }))
+    Ok(readable(record::read(&snapshot.join(TWINS)))?.flatten().unwrap_or_default())
 }
 
 /// Returns a path of a writable layer that may have changed since; times are of the clock's last tick.
@@ -316,12 +315,12 @@ fn changed_since(upper: &Path, begun: Time) -> Result<Option<PathBuf>> {
     Ok(changed)
 }
 
-fn encode(record: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(record).expect("a record has nothing that JSON cannot hold")
+fn write(path: &Path, record: &impl Serialize) -> Result<()> {
+    write_bytes(path, &record::encode(record))
 }
 
-fn write(path: &Path, record: &impl Serialize) -> Result<()> {
-    fs::write(path, encode(record)).map_err(io_error("write", path))
+fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).map_err(io_error("write", path))
 }
 
 /// Makes a directory with all below it durable.

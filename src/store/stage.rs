@@ -15,7 +15,8 @@ use crate::digest::{ChainId, DiffId, Digest};
 use crate::layer::{Index, LayerFiles, ObjectSink, Unpacked, merge};
 use crate::store::Store;
 use crate::store::error::{Error, Result, io_error, layer_error};
-use crate::store::files::{create_new, remove_if_exists, replace, sync_dir};
+use crate::store::files::{create_new, remove_if_exists, rename_over, replace, sync_dir};
+use crate::store::layout::set_apart;
 use crate::store::lease::{Claim, Lease};
 use crate::sys;
 
@@ -110,10 +111,17 @@ impl Stage {
         for layer in layers {
             let [index, recipe] = self.kept(*layer);
             // The recipe first: whoever sees the index has both.
-            rename(&recipe, &layout.layer_recipe(*layer))?;
-            rename(&index, &layout.layer_index(*layer))?;
+            rename_over(&self.dir, &recipe, &layout.layer_recipe(*layer))?;
+            rename_over(&self.dir, &index, &layout.layer_index(*layer))?;
         }
-        sync_dir(&layout.layers())
+        sync_dir(&layout.layers())?;
+        for layer in layers {
+            // It is back.
+            for path in [layout.layer_index(*layer), layout.layer_recipe(*layer)] {
+                remove_if_exists(&set_apart(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Merges layers that are in the store, and publishes the chain. Does nothing when it is there
@@ -132,7 +140,7 @@ impl Stage {
         let file = create_new(&path, 0o444)?;
         let file = merge(&indexes, file).map_err(layer_error(&path))?;
         file.sync_all().map_err(io_error("sync", &path))?;
-        rename(&path, &self.store.layout().chain(chain))?;
+        rename_over(&self.dir, &path, &self.store.layout().chain(chain))?;
         sync_dir(&self.store.layout().chains())
     }
 
@@ -143,8 +151,19 @@ impl Stage {
         let path = self.store.layout().blob(digest);
         if !matches!(fs::read(&path), Ok(found) if found == bytes) {
             replace(&self.dir, &path, bytes)?;
+            remove_if_exists(&set_apart(&path))?;
         }
         Ok(digest)
+    }
+
+    /// Publishes an object, whose bytes hash to its name. One that is damaged is replaced.
+    pub(crate) fn publish_object(&mut self, digest: Digest, bytes: &[u8]) -> Result<()> {
+        self.put_object(digest, bytes)?;
+        if self.staged.contains(&digest) {
+            self.make_durable(&[], &[digest])?;
+            self.publish_objects(&[digest], &[])?;
+        }
+        Ok(())
     }
 
     /// Makes files of layers, and objects, durable.
@@ -167,7 +186,8 @@ impl Stage {
         let mut shards = BTreeSet::new();
         for digest in staged {
             let path = layout.object(*digest);
-            rename(&self.staged_object(*digest), &path)?;
+            rename_over(&self.dir, &self.staged_object(*digest), &path)?;
+            remove_if_exists(&set_apart(&path))?;
             self.staged.remove(digest);
             shards.extend(path.parent().map(Path::to_owned));
         }

@@ -13,14 +13,14 @@ use crate::image::{
 use crate::layer::{Content, Kind, ObjectSink, ROOT, TarMeta, TarWriter, unpack};
 use crate::store::*;
 
-fn store() -> (tempfile::TempDir, Store) {
+pub(crate) fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("store")).unwrap();
     (folder, store)
 }
 
 /// A tar of files with these contents.
-fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = TarWriter::new(Vec::new());
     for (path, content) in files {
         let size = content.len() as u64;
@@ -30,14 +30,14 @@ fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-fn add_layer(stage: &mut Stage, tar: &[u8]) -> DiffId {
+pub(crate) fn add_layer(stage: &mut Stage, tar: &[u8]) -> DiffId {
     let unpacked = unpack(tar, stage.layer_files().unwrap(), stage).unwrap();
     stage.publish_layer(&unpacked).unwrap();
     unpacked.diff_id
 }
 
 /// Makes an image of one layer; nothing names it yet but the stage.
-fn add_image(stage: &mut Stage, tar: &[u8]) -> Digest {
+pub(crate) fn add_image(stage: &mut Stage, tar: &[u8]) -> Digest {
     let layer = add_layer(stage, tar);
     stage.publish_chain(&[layer]).unwrap();
     let config = ImageConfig { rootfs: RootFs::new(vec![layer]), ..ImageConfig::default() };
@@ -49,7 +49,7 @@ fn add_image(stage: &mut Stage, tar: &[u8]) -> Digest {
     stage.publish_blob(&manifest.to_bytes()).unwrap()
 }
 
-fn tag(store: &Store, name: &str, manifest: Digest) {
+pub(crate) fn tag(store: &Store, name: &str, manifest: Digest) {
     let to = Ref { manifest, target: None, updated: Timestamp::UNIX_EPOCH };
     store.set_reference(&RefName::Named(name.parse().unwrap()), &to).unwrap();
 }
@@ -62,7 +62,7 @@ fn names(store: &Store) -> Vec<String> {
     store.references().unwrap().into_iter().map(|(found, _)| name(found)).collect()
 }
 
-fn container(name: &str, manifest: Digest) -> Container {
+pub(crate) fn container(name: &str, manifest: Digest) -> Container {
     Container {
         id: Digest::of(name.as_bytes()).hex(),
         name: name.to_owned(),
@@ -86,7 +86,7 @@ fn files_below(path: &Path) -> usize {
         .sum()
 }
 
-const LARGE: &[u8] = &[7; 10_000];
+pub(crate) const LARGE: &[u8] = &[7; 10_000];
 
 #[test]
 fn a_store_is_made_once_and_opened_again() {
@@ -109,16 +109,22 @@ fn what_is_not_a_store_is_left_alone() {
 fn a_newer_format_is_refused() {
     let (folder, store) = store();
     let path = folder.path().join("store/FORMAT");
-    let format = fs::read_to_string(&path).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let format = String::from_utf8(record::checked(&bytes).unwrap().to_vec()).unwrap();
     for (old, new) in
-        [("\"version\": 1", "\"version\": 2"), ("\"incompat\": []", "\"incompat\": [\"x\"]")]
+        [("\"version\": 2", "\"version\": 3"), ("\"incompat\": []", "\"incompat\": [\"x\"]")]
     {
-        fs::write(&path, format.replace(old, new)).unwrap();
+        let newer = format.trim_end().replace(old, new);
+        fs::write(&path, record::with_sum(newer.into_bytes())).unwrap();
         let error = Store::open(store.root()).unwrap_err();
         assert!(matches!(error, Error::UnknownFormat { .. }), "{error}");
     }
-    fs::write(&path, "{").unwrap();
-    assert!(matches!(Store::open(store.root()).unwrap_err(), Error::NotAStore { .. }));
+    for damaged in ["{".to_owned(), format.replace("\"version\": 2", "\"version\": 3")] {
+        fs::write(&path, damaged).unwrap();
+        let error = Store::open(store.root()).unwrap_err();
+        assert!(matches!(error, Error::NotAStore { .. }), "{error}");
+        assert!(error.to_string().contains("strata fsck --repair"), "{error}");
+    }
 }
 
 #[test]
@@ -199,6 +205,57 @@ fn a_damaged_blob_is_told_and_replaced() {
     assert!(matches!(store.blob(digest).unwrap_err(), Error::Damaged { .. }));
     store.stage().unwrap().publish_blob(b"{}").unwrap();
     assert_eq!(store.blob(digest).unwrap(), b"{}");
+}
+
+#[test]
+fn a_damaged_record_hides_no_other_and_nothing_is_collected_meanwhile() {
+    let (_folder, store) = store();
+    let image = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE)]));
+    tag(&store, "kept", image);
+    let path = store.ref_path(&RefName::Named("kept".parse().unwrap()));
+    let good = fs::read(&path).unwrap();
+    let mut bad = good.clone();
+    bad[20] ^= 1;
+    fs::write(&path, bad).unwrap();
+    tag(&store, "other", Digest::of(b"other"));
+    assert_eq!(names(&store), ["docker.io/library/other:latest"]);
+    assert!(matches!(store.collect().unwrap_err(), Error::Record { .. }));
+    fs::write(&path, good).unwrap();
+    let made = container("c", image);
+    store.create_container(&made).unwrap();
+    let config = store.root().join("containers").join(&made.id).join("config.json");
+    fs::write(&config, "{}").unwrap();
+    assert_eq!(store.containers().unwrap(), []);
+    assert!(matches!(store.collect().unwrap_err(), Error::Record { .. }));
+    fs::remove_file(config).unwrap();
+    let manifest = store.layout().blob(image);
+    let good = fs::read(&manifest).unwrap();
+    fs::write(&manifest, "{}").unwrap();
+    assert!(matches!(store.collect().unwrap_err(), Error::Damaged { .. }));
+    fs::write(&manifest, good).unwrap();
+    assert_eq!(store.collect().unwrap(), Collected::default());
+    assert!(store.has_layer(store.image(image).unwrap().layers()[0]));
+}
+
+#[test]
+fn a_layer_lacks_what_its_recipe_or_an_object_lacks() {
+    let (_folder, store) = store();
+    let layer = add_layer(&mut store.stage().unwrap(), &tar(&[("f", LARGE)]));
+    let again = || add_layer(&mut store.stage().unwrap(), &tar(&[("f", LARGE)]));
+    for path in [store.layout().layer_recipe(layer), store.layout().object(Digest::of(LARGE))] {
+        let good = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!store.has_layer(layer));
+        fs::write(&path, &good[..good.len() - 1]).unwrap();
+        assert!(!store.has_layer(layer));
+        // Something else may be in its place, too.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(!store.has_layer(layer));
+        again();
+        assert!(store.has_layer(layer));
+        assert_eq!(fs::read(&path).unwrap(), good);
+    }
 }
 
 #[test]

@@ -44,8 +44,11 @@ impl Store {
         let mut needed = Vec::new();
         for (manifest, used) in manifests {
             let mut marks = Marks::default();
-            self.mark_image(*manifest, &mut marks);
-            self.mark_all_objects(&mut marks);
+            let marked = self.mark_image(*manifest, &mut marks);
+            // What cannot be read counts nothing.
+            if let Err(error) = marked.and_then(|()| self.mark_all_objects(&mut marks)) {
+                tracing::warn!("{error}");
+            }
             let paths = self.files_of(&marks);
             for path in &paths {
                 let new = || Counted { bytes: disk_bytes(path), images: 0, used: false };

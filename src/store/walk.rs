@@ -1,7 +1,8 @@
 //! Looking at every file below a directory that somebody may be changing, however deep it is.
 
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use crate::sys::{self, DirStream, Errno, Stat, open_flags};
@@ -12,10 +13,20 @@ pub(crate) fn walk(
     root: &Path,
     visit: &mut dyn FnMut(&Path, &Stat) -> ControlFlow<()>,
 ) -> sys::Result<()> {
+    walk_at(root, &mut |path, stat, _, _| visit(path, stat))
+}
+
+/// Does the same, and shows the directory that a file is in and its name there. The root is in itself,
+/// as `.`.
+pub(crate) fn walk_at(
+    root: &Path,
+    visit: &mut dyn FnMut(&Path, &Stat, BorrowedFd<'_>, &OsStr) -> ControlFlow<()>,
+) -> sys::Result<()> {
     // Each directory on the way to a file takes one.
     sys::raise_open_files_limit()?;
     let fd = sys::open_dir_path(root)?;
-    if visit(Path::new(""), &sys::fstat(fd.as_fd())?).is_break() {
+    let stat = sys::fstat(fd.as_fd())?;
+    if visit(Path::new(""), &stat, fd.as_fd(), OsStr::new(".")).is_break() {
         return Ok(());
     }
     let mut open = vec![(PathBuf::new(), DirStream::new(&fd)?.names()?, fd)];
@@ -27,7 +38,7 @@ pub(crate) fn walk(
         // What is removed meanwhile changes the directory that it was in.
         let Some(stat) = sys::stat_if_exists(dir.as_fd(), &name)? else { continue };
         let path = path.join(&name);
-        if visit(&path, &stat).is_break() {
+        if visit(&path, &stat, dir.as_fd(), &name).is_break() {
             return Ok(());
         }
         if stat.is_dir() {

@@ -30,6 +30,13 @@ pub fn open_dir_path(path: &Path) -> Result<OwnedFd> {
     check(nix::fcntl::open(path, flags, Mode::empty()), || format!("open({path:?}, {flags:?})"))
 }
 
+/// Opens the file at `path` for reading, neither following a symbolic link in its last part nor
+/// waiting for whoever is at the other end of a FIFO.
+pub fn open_plain(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    check(nix::fcntl::open(path, flags, Mode::empty()), || format!("open({path:?}, {flags:?})"))
+}
+
 /// Makes a file without a name in `dir` (`O_TMPFILE`), open for reading and writing.
 pub fn open_tmpfile(dir: BorrowedFd<'_>, mode: u32) -> Result<OwnedFd> {
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;

@@ -34,7 +34,7 @@ pub use dir::{DirStream, RawEntry};
 pub use error::{Errno, Error, Result};
 pub use fd::{
     allocate, check_written_back, clone_range, copy_range, dup, open, open_dir_path, open_path,
-    open_tmpfile, punch_flags, reopen, seek_data, seek_hole, sync_fs,
+    open_plain, open_tmpfile, punch_flags, reopen, seek_data, seek_hole, sync_fs,
 };
 pub use fnmatch::fnmatch;
 pub use fs::{

@@ -111,17 +111,16 @@ fn an_index_with_any_byte_changed_is_an_error_and_never_a_crash() {
     let mut good = Vec::new();
     file.rewind().unwrap();
     file.read_to_end(&mut good).unwrap();
-    let used = (0..300).chain(4096..good.len());
-    for at in used {
+    for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0xff;
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bad).unwrap();
+        assert!(Index::open_verified(&file).is_err(), "byte {at} was not covered");
         let Ok(index) = Index::open(&file) else { continue };
         if at < 288 {
             panic!("byte {at} of the header was not covered");
         }
-        assert!(index.verify().is_err() || at < 4096, "byte {at} of the body was not covered");
         walk_without_crash(&index);
     }
     for len in [0, 1, 4095, 4096, good.len() - 1] {

@@ -20,7 +20,7 @@ use crate::sys::Time;
 
 /// Objects in memory.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<HashMap<Digest, Vec<u8>>>>);
+pub(crate) struct Memory(Arc<Mutex<HashMap<Digest, Vec<u8>>>>);
 
 impl ObjectSink for Memory {
     fn put(&mut self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
@@ -62,8 +62,7 @@ fn unpack_bytes(tar: &[u8]) -> Result<Layer> {
         LayerFiles { index: tempfile::tempfile().unwrap(), recipe: tempfile::tempfile().unwrap() };
     let unpacked = unpack(tar, files, &mut objects)?;
     assert_eq!(unpacked.diff_id, DiffId(Digest::of(tar)));
-    let index = Index::open(&unpacked.files.index)?;
-    index.verify()?;
+    let index = Index::open_verified(&unpacked.files.index)?;
     Ok(Layer { index, recipe: unpacked.files.recipe, objects })
 }
 
@@ -130,7 +129,7 @@ fn meta(path: &str, kind: Kind) -> TarMeta {
 
 /// Builds a tar: `path/` is a directory, `path=text` a file, `path->target` a symbolic link,
 /// `path=>target` a hard link.
-fn tar_of(entries: &[&str]) -> Vec<u8> {
+pub(crate) fn tar_of(entries: &[&str]) -> Vec<u8> {
     let mut writer = TarWriter::new(Vec::new());
     for entry in entries {
         if let Some((path, target)) = entry.split_once("=>") {
@@ -157,8 +156,7 @@ fn merged(layers: &[Vec<u8>]) -> Result<(Chain, Vec<String>)> {
         objects.0.lock().unwrap().extend(more);
     }
     let indexes: Vec<_> = layers.into_iter().map(|layer| layer.index).collect();
-    let index = Index::open(&merge(&indexes, tempfile::tempfile().unwrap())?)?;
-    index.verify()?;
+    let index = Index::open_verified(&merge(&indexes, tempfile::tempfile().unwrap())?)?;
     let lines = list(&index);
     Ok((Chain::new(index, indexes, Arc::new(objects))?, lines))
 }
