@@ -1,7 +1,7 @@
 //! A store is checked, and mended: from itself, from registries, or not.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -47,7 +47,7 @@ fn fsck(session: &Session, options: &[&str], code: i32) -> Vec<String> {
 fn shown(session: &Session, image: &str) -> Tree {
     let target = session.dir("look");
     let at = target.to_str().unwrap();
-    session.run(&["mount", image, at]);
+    session.run(&["mount", "--verify=open", image, at]);
     let tree = session.who.act(|| tree_of(&target));
     session.unmount(at);
     tree
@@ -469,4 +469,25 @@ fn a_file_of_a_snapshot_is_found_and_taken_from_elsewhere() {
     session.unmount(at);
     session.run(&["container", "snapshot", "rm", "work", "one"]);
     fsck(&session, &[], SOUND);
+}
+
+#[test]
+fn a_bit_that_is_turned_back_is_seen_by_the_next_who_opens_the_file() {
+    let session = Session::new(Who::User);
+    let content = vec![b'x'; 6000];
+    fs::write(session.dir("tree").join("file"), &content).unwrap();
+    session.run(&["import", "tree", "demo:1"]);
+    let target = session.dir("mnt");
+    let at = target.to_str().unwrap();
+    session.run(&["mount", "--verify=open", "demo:1", at]);
+    let object = object_of(&session, &content);
+    let mut bad = content.clone();
+    bad[100] ^= 4;
+    overwrite(&object, &bad);
+    let read = |path: &Path| session.who.act(|| fs::read(path).map_err(|e| e.raw_os_error()));
+    assert_eq!(read(&target.join("file")), Err(Some(libc::EIO)));
+    let lines = fsck(&session, &["--repair"], MENDED);
+    assert!(lines[0].ends_with("mended: a single wrong bit was turned back"), "{lines:#?}");
+    assert_eq!(read(&target.join("file")), Ok(content));
+    session.unmount(at);
 }

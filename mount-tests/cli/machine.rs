@@ -64,6 +64,7 @@ fn the_doctor_looks_at_everything_and_says_what_to_do() {
             "FUSE passthrough",
             "FUSE over io_uring",
             "store",
+            "fs-verity",
             "reflink",
             "free space",
         ] {

@@ -44,4 +44,5 @@ mod squash;
 mod stress;
 mod together;
 mod transport;
+mod verify;
 mod words;

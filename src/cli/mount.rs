@@ -26,7 +26,8 @@ use crate::service::{Background, MountRequest, Serving};
                   atime noatime diratime nodiratime sync async dirsync \
                   nodirsync defaults, allow_other, noallow_other, \
                   default_permissions, acl, noacl, timeout=SECONDS (the kernel believes for so long what \
-                  it was told; for ever), transport=auto|dev-fuse|io-uring, context=LABEL (SELinux), and volatile (nothing is synced; \
+                  it was told; for ever), transport=auto|dev-fuse|io-uring, \
+                  verify=open|always|off, context=LABEL (SELinux), and volatile (nothing is synced; \
                   what a crash leaves is not defined)."
 )]
 pub(crate) struct Arguments {
@@ -46,6 +47,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "auto|dev-fuse|io-uring")]
     transport: Option<String>,
 
+    /// Check contents of the image before they are handed out: when a file is first opened (open), at
+    /// every opening (always), or not (off). What is damaged is an error for who opens it
+    #[arg(long, value_name = "open|always|off")]
+    verify: Option<String>,
+
     /// Serve the mount in the foreground, until it is unmounted or interrupted
     #[arg(long)]
     foreground: bool,
@@ -64,12 +70,13 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
         return list(context);
     };
     let transport = arguments.transport.map(|transport| format!("transport={transport}"));
+    let verify = arguments.verify.map(|verify| format!("verify={verify}"));
     let request = MountRequest {
         what,
         target,
         writable: arguments.rw,
         name: arguments.name,
-        options: arguments.options.into_iter().chain(transport).collect(),
+        options: arguments.options.into_iter().chain(transport).chain(verify).collect(),
         foreground: arguments.foreground,
     };
     if arguments.foreground { serve(&request, context, None) } else { start(&request, context) }

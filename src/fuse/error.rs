@@ -18,6 +18,9 @@ pub enum Error {
     /// The option has a value that is no transport.
     #[error("mount option {0:?} is not known; expected transport=auto, dev-fuse or io-uring")]
     BadTransport(String),
+    /// The option has a value that says nothing about checking.
+    #[error("mount option {0:?} is not known; expected verify=open, always or off")]
+    BadVerify(String),
     /// The mount point is not there.
     #[error("mount point {0} does not exist; make it with 'mkdir -p {0}'")]
     NoMountPoint(PathBuf),

@@ -32,6 +32,8 @@ pub(crate) struct Requests {
     valid: Duration,
     /// Whether files have access control lists.
     acl: bool,
+    /// Whether opening a file of a tree that cannot be changed means something.
+    opens: bool,
     told: Told,
 }
 
@@ -43,7 +45,14 @@ impl Requests {
         valid: Duration,
         acl: bool,
     ) -> Self {
-        Self { overlay, statfs_of, valid, acl, told: Told::new(Arc::clone(device)) }
+        let told = Told::new(Arc::clone(device));
+        Self { overlay, statfs_of, valid, acl, opens: false, told }
+    }
+
+    /// Has every opening of a file come here, also in a tree that cannot be changed.
+    pub(crate) const fn with_opens(mut self, opens: bool) -> Self {
+        self.opens = opens;
+        self
     }
 
     /// Does what a request asks for. A panic in it costs the one request and leaves the mount alive.
@@ -93,7 +102,8 @@ impl Requests {
             opcode::RENAME2 => self.rename2(request, args),
             opcode::LINK => self.link(request, args, answer),
             // The kernel does not ask again, and reads by number.
-            opcode::OPEN | opcode::OPENDIR if is_read_only => return None,
+            opcode::OPENDIR if is_read_only => return None,
+            opcode::OPEN if is_read_only && !self.opens => return None,
             opcode::OPEN => self.open(request, answer),
             opcode::READ => self.read(request, args, answer),
             opcode::WRITE => self.write(args, answer),

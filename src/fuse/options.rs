@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::fuse::convert::FOREVER;
 use crate::fuse::error::{Error, Result};
+use crate::overlay::Verify;
 use crate::sys::MountFlags;
 
 /// How requests come from the kernel, and answers go to it.
@@ -39,6 +40,8 @@ pub struct MountOptions {
     pub(crate) timeout: Duration,
     /// How requests come; the best that there is, if it is not said.
     pub(crate) transport: Option<Transport>,
+    /// When contents of the lower are checked.
+    verify: Verify,
     /// Files have no access control lists.
     pub(crate) no_acl: bool,
     /// What SELinux takes for the label of all files, with the name of the option.
@@ -56,6 +59,7 @@ impl Default for MountOptions {
             volatile: false,
             timeout: FOREVER,
             transport: None,
+            verify: Verify::Off,
             no_acl: false,
             context: None,
             source: "strata".to_owned(),
@@ -93,6 +97,10 @@ impl MountOptions {
             _ if option.starts_with("transport=") => {
                 return Err(Error::BadTransport(option.to_owned()));
             }
+            "verify=off" => self.verify = Verify::Off,
+            "verify=open" => self.verify = Verify::Open,
+            "verify=always" => self.verify = Verify::Always,
+            _ if option.starts_with("verify=") => return Err(Error::BadVerify(option.to_owned())),
             _ => match MountFlags::named(option) {
                 Some((flag, set)) => self.flags.apply(flag, set),
                 None => return Err(Error::UnknownOption(option.to_owned())),
@@ -121,6 +129,11 @@ impl MountOptions {
     /// Tells whether nothing is to be synced.
     pub const fn is_volatile(&self) -> bool {
         self.volatile
+    }
+
+    /// Returns when contents of the lower are checked.
+    pub const fn verify(&self) -> Verify {
+        self.verify
     }
 
     /// Sets what /proc/mounts shows as the source; a comma would end it there.
@@ -180,6 +193,15 @@ mod tests {
             let error = MountOptions::parse(&[bad]).unwrap_err().to_string();
             assert!(error.contains(bad) && error.contains("seconds"), "{error}");
         }
+    }
+
+    #[test]
+    fn contents_are_checked_when_it_is_said() {
+        let verify = |lists: &[&str]| MountOptions::parse(lists).map(|options| options.verify());
+        assert_eq!(verify(&[]).unwrap(), Verify::Off);
+        assert_eq!(verify(&["verify=always,ro", "verify=open"]).unwrap(), Verify::Open);
+        let error = verify(&["verify=often"]).unwrap_err().to_string();
+        assert!(error.contains("\"verify=often\"") && error.contains("always"), "{error}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::fuse::error::{Error, Result};
 use crate::fuse::ops::Requests;
 use crate::fuse::options::{MountOptions, Transport};
 use crate::fuse::serve::{self, Rings};
-use crate::overlay::{Overlay, Owners};
+use crate::overlay::{Overlay, Owners, Verify};
 use crate::sys::{self, Errno, Unmount};
 
 /// What /proc/mounts shows behind `fuse.`.
@@ -55,6 +55,7 @@ pub fn mount(
     let wanted = wanted(&options, access);
     let (valid, acl) = (options.timeout, !options.no_acl);
     let requests = Requests::new(overlay, &device, statfs_of, valid, acl);
+    let requests = requests.with_opens(options.verify() != Verify::Off);
     serve(requests, device, (wanted, rings), target).inspect_err(|_| {
         if let Err(error) = sys::unmount(target, Unmount::Detach) {
             tracing::warn!("{error}");
@@ -76,7 +77,10 @@ fn wanted(options: &MountOptions, access: Access) -> u64 {
         | init::DO_READDIRPLUS
         | init::DONT_MASK;
     if options.is_read_only() {
-        wanted |= init::NO_OPEN_SUPPORT | init::NO_OPENDIR_SUPPORT;
+        wanted |= init::NO_OPENDIR_SUPPORT;
+        if options.verify() == Verify::Off {
+            wanted |= init::NO_OPEN_SUPPORT;
+        }
     }
     if access.default_permissions && !options.no_acl {
         // This makes the kernel check permissions, whatever the mount options say.

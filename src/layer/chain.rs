@@ -18,10 +18,28 @@ use crate::layer::format::{IndexKind, InodeRecord, WHITEOUT};
 use crate::layer::index::Index;
 use crate::sys::Time;
 
+/// When the content of a file is checked before it is handed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// Never.
+    #[default]
+    Off,
+    /// When it is first opened, and again when it has changed since.
+    Open,
+    /// Whenever it is opened.
+    Always,
+}
+
 /// Opens the contents of files over 4 KiB.
 pub trait ObjectSource: Send + Sync {
-    /// Opens an object for reading.
+    /// Opens an object for reading. A source that checks contents does it before this returns: what it
+    /// hands out may be read past this process.
     fn open(&self, digest: Digest) -> io::Result<File>;
+
+    /// Tells whether contents are checked when they are opened.
+    fn verifies(&self) -> bool {
+        false
+    }
 }
 
 /// The attributes of an inode, as its layer has them.
@@ -215,6 +233,11 @@ impl Chain {
     /// Opens the object of a large file.
     pub fn open_object(&self, digest: Digest) -> Result<File> {
         self.objects.open(digest).map_err(|source| Error::Object { digest, source })
+    }
+
+    /// Tells whether contents are checked when they are opened.
+    pub fn verifies(&self) -> bool {
+        self.objects.verifies()
     }
 
     /// Returns the layer that keeps the content of an inode.

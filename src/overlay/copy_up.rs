@@ -212,6 +212,7 @@ impl Overlay {
                     stays = true;
                 }
                 Need::Metadata => copy_content(&self.lower.open(id)?, fd, attr.size)?,
+                Need::Content(0) => {}
                 Need::Content(keep) => {
                     copy_content(&self.lower.open(id)?, fd, attr.size.min(keep))?;
                 }
@@ -302,7 +303,9 @@ impl Overlay {
         let (path, stat) = self.open_node(node)?;
         let file = sys::reopen(path.as_fd(), open_flags::READ_WRITE)?;
         let fd = file.as_fd();
-        copy_content(&self.lower.open(id)?, fd, stat.size.min(keep))?;
+        if keep > 0 {
+            copy_content(&self.lower.open(id)?, fd, stat.size.min(keep))?;
+        }
         sys::set_times(fd, SetTime::To(stat.atime), SetTime::To(stat.mtime))?;
         if !upper.is_volatile() {
             sync(fd)?;

@@ -344,17 +344,30 @@ impl Overlay {
 
     /// Returns the shared state of a file that is opened.
     fn open_file(&self, node: &Arc<Node>) -> Result<Arc<OpenFile>> {
-        if let Some(file) = node.state.lock().file.upgrade() {
-            return Ok(file);
+        let shared = node.state.lock().file.upgrade();
+        if let Some(file) = shared {
+            return self.shared(file);
         }
         // While this is held the file is not copied up, so it cannot be opened where it just was.
         let _change = node.change.lock();
-        if let Some(file) = node.state.lock().file.upgrade() {
-            return Ok(file);
+        let shared = node.state.lock().file.upgrade();
+        if let Some(file) = shared {
+            return self.shared(file);
         }
         let content = RwLock::new(self.open_content(node)?);
         let file = Arc::new(OpenFile { node: Arc::clone(node), content });
         node.state.lock().file = Arc::downgrade(&file);
+        Ok(file)
+    }
+
+    /// Returns what others have opened. A lower that checks what it hands out is asked once more: the
+    /// content may have been damaged since.
+    fn shared(&self, file: Arc<OpenFile>) -> Result<Arc<OpenFile>> {
+        if self.lower.verifies()
+            && let (Content::Lower(_), Some(id)) = (&*file.content.read(), file.node.lower)
+        {
+            self.lower.open(id)?;
+        }
         Ok(file)
     }
 

@@ -61,7 +61,7 @@ use crate::overlay::node::{Node, Nodes, State};
 use crate::overlay::upper::Upper;
 use crate::sys::{self, Time};
 
-pub use crate::layer::Kind;
+pub use crate::layer::{Kind, Verify};
 pub use crate::sys::SetXattr;
 pub use attr::SetAttr;
 pub use changes::{Change, ChangeKind};

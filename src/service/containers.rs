@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::digest::Digest;
 use crate::fuse::MountOptions;
 use crate::image::Reference;
-use crate::overlay::{ChainLower, Overlay, Sync, UpperDirs, Writes};
+use crate::overlay::{ChainLower, Overlay, Sync, UpperDirs, Verify, Writes};
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
 use crate::service::filter::{Filters, check_keys, labels_fit, values};
@@ -318,7 +318,11 @@ impl Strata {
     }
 
     fn lower(&self, image: &Image) -> Result<ChainLower> {
-        Ok(ChainLower::new(self.store.chain(image.layers())?))
+        self.checked_lower(image, Verify::Off)
+    }
+
+    fn checked_lower(&self, image: &Image, verify: Verify) -> Result<ChainLower> {
+        Ok(ChainLower::new(self.store.verified_view(image.layers(), verify)?))
     }
 
     /// Returns the tree of a container, to be looked at.
@@ -327,11 +331,22 @@ impl Strata {
         container: &Container,
         image: &Image,
     ) -> Result<Overlay> {
+        self.inspect_verified(container, image, Verify::Off)
+    }
+
+    /// Returns the tree of a container, to be looked at through a mount that checks what it hands out.
+    pub(crate) fn inspect_verified(
+        &self,
+        container: &Container,
+        image: &Image,
+        verify: Verify,
+    ) -> Result<Overlay> {
+        let lower = Box::new(self.checked_lower(image, verify)?);
         if container.ephemeral {
-            return self.read_only(image);
+            return Ok(Overlay::read_only(lower));
         }
         let dirs = Dirs::of(&self.store, &container.id);
-        Ok(Overlay::inspect(Box::new(self.lower(image)?), dirs.to_upper(Sync::Always))?)
+        Ok(Overlay::inspect(lower, dirs.to_upper(Sync::Always))?)
     }
 
     /// Returns the tree that a container was when a snapshot was taken.
@@ -355,7 +370,8 @@ impl Strata {
     ) -> Result<Overlay> {
         let sync = if options.is_volatile() { Sync::Volatile } else { Sync::Always };
         let dirs = Dirs::of(&self.store, &container.id);
-        Ok(Overlay::writable(Box::new(self.lower(image)?), dirs.to_upper(sync))?)
+        let lower = self.checked_lower(image, options.verify())?;
+        Ok(Overlay::writable(Box::new(lower), dirs.to_upper(sync))?)
     }
 }
 

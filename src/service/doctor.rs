@@ -69,6 +69,7 @@ impl Strata {
             io_uring(&machine),
         ];
         found.push(self.file_system());
+        found.push(self.verity());
         found.push(self.reflink());
         found.push(self.room()?);
         Ok(found)
@@ -86,6 +87,24 @@ impl Strata {
                 "strata --root DIR, with a directory on a local disk (or STRATA_ROOT=DIR)",
             ),
             _ => Finding::good("store", found),
+        }
+    }
+
+    /// Asks whether a file can be sealed, so that the kernel checks it.
+    fn verity(&self) -> Finding {
+        const WHAT: &str = "fs-verity";
+        let has = sys::open_dir_path(self.root())
+            .and_then(|dir| sys::open_tmpfile(dir.as_fd(), 0o600))
+            .and_then(|file| sys::has_verity(file.as_fd()));
+        match has {
+            Ok(true) => {
+                Finding::good(WHAT, "'mount --verify' seals what it has checked, when root mounts")
+            }
+            Ok(false) => Finding::good(
+                WHAT,
+                "the file system of the store has none; 'mount --verify' reads what it hands out",
+            ),
+            Err(error) => Finding::good(WHAT, format!("not known: {error}")),
         }
     }
 

@@ -118,9 +118,10 @@ impl Strata {
         self.note_use(image);
         let lock = self.lock_unmounted(container)?;
         let overlay = match (container.ephemeral, state.writable) {
-            (true, _) => self.read_only(image)?,
             (false, true) => self.writable(container, image, options)?,
-            (false, false) => self.inspect_container(container, image)?,
+            (true, _) | (false, false) => {
+                self.inspect_verified(container, image, options.verify())?
+            }
         };
         let mount = fuse::mount(overlay, &state.target, options, self.statfs_fd()?)?;
         state.device = mount_point(&state.target).map(|point| point.device);

@@ -1,5 +1,6 @@
 //! Images: the blobs that describe them, the layers and the chain that they consist of.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -9,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::{ImageConfig, Manifest, Parsed};
-use crate::layer::{Chain, Index, TarStream, verify_recipe};
+use crate::layer::{Chain, Index, ObjectSource, TarStream, Verify, verify_recipe};
 use crate::store::error::{Error, Result, layer_error};
 use crate::store::files::{open_if_exists, read_if_exists, replace};
 use crate::store::layout::set_apart;
 use crate::store::refs::readable;
+use crate::store::verified::Verified;
 use crate::store::{RefName, Store, record};
 
 /// An image of the store.
@@ -162,6 +164,23 @@ impl Store {
         Ok(names)
     }
 
+    /// Returns the names of the images that have an object.
+    pub(crate) fn images_with_object(&self, object: Digest) -> Result<Vec<String>> {
+        let mut known: HashMap<DiffId, bool> = HashMap::new();
+        let mut names = Vec::new();
+        for (name, to) in self.references()? {
+            let RefName::Named(reference) = name else { continue };
+            let Ok(image) = self.image(to.manifest) else { continue };
+            let mut has = |layer: &DiffId| {
+                *known.entry(*layer).or_insert_with(|| self.layer_has(*layer, object))
+            };
+            if image.layers().iter().any(&mut has) {
+                names.push(reference.familiar());
+            }
+        }
+        Ok(names)
+    }
+
     /// Tells whether a layer has an object, as far as its index can be read.
     pub(crate) fn layer_has(&self, layer: DiffId, object: Digest) -> bool {
         let Ok(index) = self.layer(layer).or_else(|_| self.layer_set_apart(layer)) else {
@@ -185,8 +204,28 @@ impl Store {
 
     /// Opens the merged view of layers, bottom first; the chain is made if it is missing.
     pub fn chain(&self, layers: &[DiffId]) -> Result<Chain> {
+        self.open_chain(layers, Reading::Header, Arc::new(self.objects()))
+    }
+
+    /// Opens the merged view of layers for a mount that checks what it hands out. What is in indexes is
+    /// checked now.
+    pub fn verified_view(&self, layers: &[DiffId], verify: Verify) -> Result<Chain> {
+        match verify {
+            Verify::Off => self.chain(layers),
+            Verify::Open | Verify::Always => {
+                self.open_chain(layers, Reading::Whole, Arc::new(Verified::new(self, verify)))
+            }
+        }
+    }
+
+    fn open_chain(
+        &self,
+        layers: &[DiffId],
+        reading: Reading,
+        objects: Arc<dyn ObjectSource>,
+    ) -> Result<Chain> {
         let id = ChainId::of(layers);
-        let index = match self.chain_index(id, Reading::Header) {
+        let index = match self.chain_index(id, reading) {
             Ok(Some(index)) => index,
             missing => {
                 if let Err(error) = missing {
@@ -195,11 +234,11 @@ impl Store {
                 self.stage()?.publish_chain(layers)?;
                 let path = self.layout().chain(id);
                 let gone = || crate::layer::Error::Damaged("it went away");
-                self.chain_index(id, Reading::Header)?.ok_or_else(|| layer_error(&path)(gone()))?
+                self.chain_index(id, reading)?.ok_or_else(|| layer_error(&path)(gone()))?
             }
         };
-        let indexes = layers.iter().map(|layer| self.layer(*layer)).collect::<Result<_>>()?;
-        let objects = Arc::new(self.objects());
+        let indexes = layers.iter().map(|layer| self.open_layer(*layer, reading));
+        let indexes = indexes.collect::<Result<_>>()?;
         Chain::new(index, indexes, objects).map_err(layer_error(&self.layout().chain(id)))
     }
 

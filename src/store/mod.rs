@@ -40,6 +40,7 @@ mod sums;
 mod tests;
 mod upgrade;
 mod usage;
+mod verified;
 mod walk;
 
 use std::collections::BTreeSet;

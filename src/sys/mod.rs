@@ -25,6 +25,7 @@ mod random;
 mod ring;
 mod terminal;
 mod time;
+mod verity;
 mod xattr;
 
 pub use child::{die_with_parent, kill, kill_group, lead_group, run_in_root};
@@ -55,6 +56,7 @@ pub use random::random_bytes;
 pub use ring::{CommandRing, SECOND_PART};
 pub use terminal::{Hidden, hide_typing, show_typing};
 pub use time::Time;
+pub use verity::{VerityDigest, enable_verity, has_verity, measure_verity};
 pub use xattr::{
     SetXattr, XattrTarget, get_xattr, list_xattr, remove_xattr, set_xattr, xattr_if_set,
 };

@@ -55,6 +55,10 @@ impl Lower for ChainLower {
         true
     }
 
+    fn verifies(&self) -> bool {
+        self.0.verifies()
+    }
+
     fn needs_index(&self) -> bool {
         false
     }

@@ -131,6 +131,11 @@ pub trait Lower: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Tells whether opening a file checks its content, so that opening it again means something.
+    fn verifies(&self) -> bool {
+        false
+    }
+
     /// Returns the root directory.
     fn root(&self) -> LowerId;
 

@@ -188,6 +188,9 @@ impl StackOptions {
                 number(value, &text)?;
                 self.ignored.push(Ignored { option: text, reason: SPLICING });
             }
+            (b"verify", Some(value)) if value != b"off" => {
+                return refuse("directories have no sums that contents could be held against");
+            }
             _ if needs_value(name) => return refuse("it needs a value"),
             _ => match NEEDLESS.iter().find(|known| known.name.as_bytes() == name) {
                 Some(known) => self.ignore(known, value, text)?,
@@ -403,6 +406,15 @@ mod tests {
             assert_eq!(found.ignored.len(), 1, "{option}");
             assert_eq!(found.ignored[0].option, option);
         }
+    }
+
+    #[test]
+    fn directories_are_not_verified() {
+        for when in ["open", "always"] {
+            let error = parse(&format!("lowerdir=/a,verify={when}")).unwrap_err().to_string();
+            assert!(error.contains("have no sums"), "{error}");
+        }
+        assert_eq!(parse("lowerdir=/a,verify=off").unwrap().mount, ["verify=off"]);
     }
 
     #[test]
