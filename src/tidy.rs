@@ -45,7 +45,7 @@ const HOMES: [(&str, &[&str]); 24] = [
     ("flate2", &["layer"]),
     ("zstd", &["layer"]),
     ("bzip2", &["layer"]),
-    ("lzma_rust2", &["layer"]),
+    ("liblzma", &["layer"]),
     ("memmap2", &["layer", "sys"]),
     ("hashbrown", &["layer", "overlay"]),
     ("lru", &["overlay"]),

@@ -2,8 +2,15 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
-/// Largest window of a zstd stream, as the `zstd` program has it: 128 MiB.
+use liblzma::stream::{CONCATENATED, Stream};
+
+use crate::layer::error::Error;
+
+/// Largest window of a zstd stream, as the `zstd` program has it without `--long`: 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Memory for a stream of xz: a dictionary of 128 MiB, twice that of `xz -9`, and what is needed
+/// besides.
+const XZ_MEMORY_MAX: u64 = (128 + 16) << 20;
 
 /// The level at which docker compresses layers.
 const GZIP_LEVEL: u32 = 6;
@@ -63,7 +70,11 @@ impl Compressed {
         }
     }
 
-    /// Returns a reader of what `reader` gives compressed.
+    /// Returns a reader of what `reader` gives compressed. It takes little more than 128 MiB of memory,
+    /// whatever the stream asks for.
+    ///
+    /// # Errors
+    /// Reading gives one with [`Error::Window`] inside when the stream asks for more.
     pub fn decoder<'a>(
         self,
         reader: impl BufRead + Send + 'a,
@@ -74,12 +85,43 @@ impl Compressed {
             Self::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(reader)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                Box::new(decoder)
+                Box::new(Bounded { decoder, form: "zstd", is_window: is_zstd_window })
             }
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
-            Self::Xz => Box::new(lzma_rust2::XzReader::new(reader, true)),
+            Self::Xz => {
+                let stream = Stream::new_stream_decoder(XZ_MEMORY_MAX, CONCATENATED)?;
+                let decoder = liblzma::bufread::XzDecoder::new_stream(reader, stream);
+                Box::new(Bounded { decoder, form: "xz", is_window: is_xz_window })
+            }
         })
     }
+}
+
+/// A decoder that refuses large windows, and says so in words of its own.
+struct Bounded<R> {
+    decoder: R,
+    form: &'static str,
+    is_window: fn(&io::Error) -> bool,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Self { decoder, form, is_window } = self;
+        decoder.read(buffer).map_err(|error| match is_window(&error) {
+            true => io::Error::other(Error::Window { form }),
+            false => error,
+        })
+    }
+}
+
+/// Tells whether zstd has refused a window. It has but a text for it.
+fn is_zstd_window(error: &io::Error) -> bool {
+    error.to_string().contains("requires too much memory")
+}
+
+fn is_xz_window(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<liblzma::stream::Error>());
+    matches!(inner, Some(liblzma::stream::Error::MemLimit))
 }
 
 /// Returns a reader of what `reader` gives, uncompressed if it is compressed in a way that is known.
@@ -103,19 +145,28 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn xz(level: u32, bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), level);
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn undone(bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        decompress(bytes)?.read_to_end(&mut text)?;
+        Ok(text)
+    }
+
     #[test]
     fn every_form_is_recognised_and_undone() {
         let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
         bzip2.write_all(TEXT).unwrap();
-        let options = lzma_rust2::XzOptions::default();
-        let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
-        xz.write_all(TEXT).unwrap();
         for (form, bytes) in [
             (Compressed::Not, TEXT.to_vec()),
             (Compressed::Gzip, gzip()),
             (Compressed::Zstd, zstd::encode_all(TEXT, 1).unwrap()),
             (Compressed::Bzip2, bzip2.finish().unwrap()),
-            (Compressed::Xz, xz.finish().unwrap()),
+            (Compressed::Xz, xz(6, TEXT)),
         ] {
             assert_eq!(Compressed::of_first_bytes(&bytes), form);
             let mut text = Vec::new();
@@ -130,6 +181,46 @@ mod tests {
         let mut text = Vec::new();
         decompress(&twice[..]).unwrap().read_to_end(&mut text).unwrap();
         assert_eq!(text, [TEXT, TEXT].concat());
+    }
+
+    #[test]
+    fn streams_of_xz_follow_each_other_with_padding_between_them() {
+        let streams = [&xz(9, TEXT)[..], &[0; 8], &xz(0, b""), &xz(6, TEXT)].concat();
+        assert_eq!(undone(&streams).unwrap(), [TEXT, TEXT].concat());
+        // A decoder that calls itself for each of these has no stack any more.
+        let streams = [xz(0, b"").repeat(100_000), xz(6, TEXT)].concat();
+        assert_eq!(undone(&streams).unwrap(), TEXT);
+    }
+
+    /// Returns an xz stream whose one block asks for a dictionary: 2^27 bytes for 32, 1.5 times that
+    /// for 33.
+    fn xz_with_dictionary(size: u8) -> Vec<u8> {
+        let mut bytes = xz(0, TEXT);
+        // Behind the header of the stream: the length of the block's, its flags, then filter 0x21 with
+        // one byte, and at the end of the twelve bytes their sum.
+        assert_eq!(bytes[12..16], [2, 0, 0x21, 1]);
+        bytes[16] = size;
+        let mut sum = flate2::Crc::new();
+        sum.update(&bytes[12..20]);
+        bytes[20..24].copy_from_slice(&sum.sum().to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_window_of_more_than_128_mib_is_refused_and_said() {
+        let zstd = |log| {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            encoder.write_all(TEXT).unwrap();
+            encoder.finish().unwrap()
+        };
+        assert_eq!(undone(&zstd(27)).unwrap(), TEXT);
+        assert_eq!(undone(&xz(9, TEXT)).unwrap(), TEXT);
+        assert_eq!(undone(&xz_with_dictionary(30)).unwrap(), TEXT);
+        for (form, bytes) in [("zstd", zstd(28)), ("xz", xz_with_dictionary(33))] {
+            let error = undone(&bytes).unwrap_err().downcast::<Error>().unwrap().to_string();
+            assert!(error.contains(&format!("compressed with {form} ")), "{error}");
+        }
     }
 
     #[test]

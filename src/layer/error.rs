@@ -50,6 +50,15 @@ pub enum Error {
         /// Where it should lead.
         target: String,
     },
+    /// Undoing a compression would take much memory.
+    #[error(
+        "it is compressed with {form} in a way that takes more than 128 MiB of memory to undo; \
+         compress it again with a smaller window"
+    )]
+    Window {
+        /// How it is compressed.
+        form: &'static str,
+    },
     /// Something is larger than the index can count.
     #[error("too many {0} for one index")]
     TooMany(&'static str),
