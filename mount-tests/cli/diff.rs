@@ -126,3 +126,17 @@ fn trees_that_are_not_there_are_named() {
     assert_eq!(session.run(&["cat", "new:1@1:/etc/motd"]), "motd\n");
     assert_eq!(session.run(&["ls", "new:1@1:/etc/conf.d"]), "a\nb\n");
 }
+
+#[test]
+fn regression_a_layer_is_held_against_layers_and_not_against_a_snapshot_of_that_name() {
+    let session = Session::new(Who::User);
+    fs::write(session.dir("root").join("first"), "").unwrap();
+    session.run(&["import", "root", "app"]);
+    fs::rename(session.path("root/first"), session.path("root/second")).unwrap();
+    session.run(&["append", "app", "root", "-t", "app"]);
+    session.run(&["create", "--name", "app", "app"]);
+    // It is called 1.
+    session.run(&["snapshot", "app"]);
+    assert_eq!(session.run(&["diff", "app@2"]), "A /second\n");
+    assert_eq!(session.run(&["diff", "app@1"]), "", "this one is the snapshot");
+}

@@ -131,6 +131,11 @@ impl Strata {
             };
             return Ok(Tree::new(overlay, name, lease));
         }
+        self.open_layers(name)
+    }
+
+    /// Opens what an image or its lowest layers show; what is none is no object.
+    pub(crate) fn open_layers(&self, name: &str) -> Result<Tree> {
         self.open_image_tree(name).map_err(|error| match error {
             Error::NoImage(_) | Error::ImageName(_) => Error::NoObject(name.to_owned()),
             other => other,

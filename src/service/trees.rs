@@ -108,8 +108,10 @@ impl Strata {
         }
         match split_layer(first) {
             Some((image, layer)) => {
+                // These are layers of the image, also where a container of its name has snapshots that
+                // are called by numbers.
                 let below = format!("{image}@{}", layer.saturating_sub(1));
-                Ok((self.open_tree(&below)?, self.open_tree(first)?))
+                Ok((self.open_layers(&below)?, self.open_layers(first)?))
             }
             None => Err(Error::NoContainer(first.to_owned())),
         }
