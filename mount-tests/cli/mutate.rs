@@ -104,3 +104,25 @@ fn pushing_a_mutated_image_uploads_a_configuration_and_a_manifest() {
         assert_eq!(layer["mediaType"], media_type.as_str());
     }
 }
+
+#[test]
+fn regression_what_is_added_to_an_image_without_history_tells_of_itself() {
+    let registry = Registry::start();
+    let layers = [
+        Crafted::new(Packing::Gzip, &[("a", b"a\n")]),
+        Crafted::new(Packing::Gzip, &[("b", b"bb\n")]),
+    ];
+    registry.put_image("bare:1", "linux/amd64", &layers);
+    let session = Session::new(Who::User);
+    let name = registry.image("bare:1");
+    session.run(&["pull", "-q", &name]);
+    session.run(&["create", "--name", "box", &name, "made", "by", "me"]);
+    std::fs::write(session.path("file"), "contents\n").unwrap();
+    session.run(&["cp", "file", "box:/"]);
+    session.run(&["commit", "-m", "said", "box", "committed"]);
+    session.run(&["mutate", &name, "-t", "mutated", "--env", "A=b", "-m", "changed"]);
+    let form = "{{.CreatedBy}}|{{.Size}}|{{.Comment}}";
+    let history = |image: &str| session.run(&["history", "--format", form, image]);
+    assert_eq!(history("committed"), "made by me|9B|said\n|3B|\n|2B|\n");
+    assert_eq!(history("mutated"), "ENV A=b|0B|changed\n|3B|\n|2B|\n");
+}

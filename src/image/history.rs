@@ -57,9 +57,12 @@ pub fn steps<'a, L>(history: &'a [History], layers: &'a [L]) -> Vec<Step<'a, L>>
     steps
 }
 
-/// Adds an entry without words for each layer that history does not tell of, so that what is added
-/// afterwards belongs to the layer on top of these.
+/// Adds an entry without words for each layer that history does not tell of, and lets entries that tell
+/// of layers which are not there tell of none, so that what is added afterwards belongs to the layer on
+/// top of these.
 pub fn fill_history(history: &mut Vec<History>, layers: usize) {
+    let telling = history.iter_mut().filter(|entry| !entry.empty_layer);
+    telling.skip(layers).for_each(|entry| entry.empty_layer = true);
     let told = history.iter().filter(|entry| !entry.empty_layer).count();
     history.extend(std::iter::repeat_n(History::default(), layers.saturating_sub(told)));
 }
@@ -102,7 +105,10 @@ mod tests {
         fill_history(&mut history, 3);
         let expected = [History::default(), empty, History::default(), History::default()];
         assert_eq!(history, expected);
-        fill_history(&mut history, 2);
+        fill_history(&mut history, 3);
         assert_eq!(history.len(), 4);
+        fill_history(&mut history, 2);
+        let told: Vec<_> = history.iter().map(|entry| !entry.empty_layer).collect();
+        assert_eq!(told, [true, false, true, false]);
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use crate::digest::DiffId;
 use crate::image::{
     Descriptor, History, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Reference,
-    apply_changes, oci_layer,
+    apply_changes, fill_history, oci_layer,
 };
 use crate::layer::{Unpacked, unpack};
 use crate::service::error::{Error, Result};
@@ -62,6 +62,7 @@ impl Strata {
         let created = created(epoch);
         config.created = Some(created.clone());
         config.author = request.author.clone().or(config.author);
+        fill_history(&mut config.history, base.layers().len());
         config.history.push(History {
             created: Some(created),
             created_by: Some(created_by),

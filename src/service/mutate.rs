@@ -4,7 +4,7 @@
 //! has these needs only the new configuration and the manifest.
 
 use crate::digest::Digest;
-use crate::image::{Edit, History, Reference, apply_changes, apply_edits};
+use crate::image::{Edit, History, Reference, apply_changes, apply_edits, fill_history};
 use crate::service::Strata;
 use crate::service::commit::{created, source_date_epoch};
 use crate::service::error::{Error, Result};
@@ -41,6 +41,7 @@ impl Strata {
         config.created = Some(created.clone());
         let edits = request.edits.iter().map(Edit::to_string);
         let words: Vec<_> = request.changes.iter().cloned().chain(edits).collect();
+        fill_history(&mut config.history, base.layers().len());
         config.history.push(History {
             created: Some(created),
             created_by: Some(words.join("; ")),
