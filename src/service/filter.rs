@@ -88,25 +88,51 @@ pub(crate) fn duration(text: &str) -> Option<SignedDuration> {
 
 /// Tells whether a name fits a pattern, in which `*` and `?` stand for anything but a slash and `[…]`
 /// for one of some characters, as Go's `path.Match` has it. A broken pattern fits nothing.
+///
+/// Only the last star is tried with more and more: what those before it have taken is the least, and
+/// they could give the next ones nothing better.
 pub(crate) fn glob(pattern: &[char], name: &[char]) -> bool {
-    let Some((first, rest)) = pattern.split_first() else { return name.is_empty() };
-    match first {
-        '*' => {
-            let most = name.iter().position(|c| *c == '/').unwrap_or(name.len());
-            (0..=most).any(|taken| glob(rest, &name[taken..]))
+    let (mut pattern, mut name) = (pattern, name);
+    let mut star: Option<(&[char], &[char])> = None;
+    loop {
+        if let Some(('*', rest)) = pattern.split_first() {
+            (pattern, star) = (rest, Some((rest, name)));
+            continue;
         }
-        '[' => match (rest.iter().position(|c| *c == ']'), name.split_first()) {
-            (Some(end), Some((c, after))) if *c != '/' => {
-                in_class(&rest[..end], *c) && glob(&rest[end + 1..], after)
-            }
-            _ => false,
-        },
-        '?' => name.split_first().is_some_and(|(c, after)| *c != '/' && glob(rest, after)),
-        '\\' => match (rest.split_first(), name.split_first()) {
-            (Some((wanted, rest)), Some((c, after))) => wanted == c && glob(rest, after),
-            _ => false,
-        },
-        wanted => name.split_first().is_some_and(|(c, after)| c == wanted && glob(rest, after)),
+        if pattern.is_empty() && name.is_empty() {
+            return true;
+        }
+        if let Some((rest, after)) = one(pattern, name) {
+            (pattern, name) = (rest, after);
+            continue;
+        }
+        star = match star.and_then(|(rest, from)| Some((rest, from.split_first()?))) {
+            Some((rest, (c, after))) if *c != '/' => Some((rest, after)),
+            _ => return false,
+        };
+        if let Some((rest, after)) = star {
+            (pattern, name) = (rest, after);
+        }
+    }
+}
+
+/// Fits the first part of a pattern, which is no star, to the first character of a name, and returns
+/// what is left of both; none if it does not fit.
+fn one<'a>(pattern: &'a [char], name: &'a [char]) -> Option<(&'a [char], &'a [char])> {
+    let (first, rest) = pattern.split_first()?;
+    let (c, after) = name.split_first()?;
+    match first {
+        '[' => {
+            let end = rest.iter().position(|c| *c == ']')?;
+            let fits = *c != '/' && in_class(&rest[..end], *c);
+            fits.then_some((&rest[end + 1..], after))
+        }
+        '?' => (*c != '/').then_some((rest, after)),
+        '\\' => {
+            let (wanted, rest) = rest.split_first()?;
+            (wanted == c).then_some((rest, after))
+        }
+        wanted => (wanted == c).then_some((rest, after)),
     }
 }
 
@@ -170,9 +196,24 @@ mod tests {
             ("a[", "ab", false),
             ("a\\*", "a*", true),
             ("", "", true),
+            ("", "a", false),
+            ("a", "", false),
+            ("**", "", true),
+            ("*a*b", "xaxbxb", true),
+            ("*a*b*", "xbxa", false),
+            ("*a/*b", "xa/a/xb", false),
+            ("*a/*b", "xaa/axb", true),
+            ("a*[xy]*/c", "abyb/c", true),
         ] {
             assert_eq!(fits(pattern, name), expected, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn regression_many_stars_are_no_many_tries() {
+        let (pattern, name) = ("*a".repeat(40) + "b", "a".repeat(2000));
+        assert!(!fits(&pattern, &name));
+        assert!(fits(&pattern, &(name + "b")));
     }
 
     #[test]
