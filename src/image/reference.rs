@@ -95,9 +95,14 @@ impl Reference {
         if self.domain != DEFAULT_DOMAIN {
             return self.repository();
         }
-        match self.path.strip_prefix(OFFICIAL_PREFIX) {
-            Some(name) if !name.contains('/') => name.to_owned(),
-            _ => self.path.clone(),
+        let short = match self.path.strip_prefix(OFFICIAL_PREFIX) {
+            Some(name) if !name.contains('/') => name,
+            _ => &self.path,
+        };
+        // The first part of a path may look like a domain, or all of it like an id.
+        match Self::parse(short) {
+            Ok(read) if read.domain == self.domain && read.path == self.path => short.to_owned(),
+            _ => self.repository(),
         }
     }
 
@@ -314,6 +319,18 @@ mod tests {
             assert_eq!(reference.to_string(), canonical, "{typed}");
             assert_eq!(reference.familiar(), familiar, "{typed}");
             assert_eq!(Reference::parse(canonical).expect(canonical), reference, "{typed}");
+        }
+    }
+
+    #[test]
+    fn regression_a_short_name_is_read_back_as_what_it_was() {
+        let digits = format!("docker.io/library/{HEX}");
+        for name in ["docker.io/localhost/app", "docker.io/team.io/app:1", &digits] {
+            let reference = Reference::parse(name).expect(name);
+            assert_eq!(reference.familiar(), name);
+            // What it would be without the domain.
+            let short = name.trim_start_matches("docker.io/").trim_start_matches("library/");
+            assert_ne!(Reference::parse(short).ok(), Some(reference), "{short}");
         }
     }
 
