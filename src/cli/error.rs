@@ -112,8 +112,15 @@ fn without_numbers(text: &str) -> String {
 }
 
 fn say_bare(text: &str) {
-    let written = writeln!(io::stderr(), "{text}");
+    let written = writeln!(io::stderr(), "{}", without_controls(text));
     drop(written);
+}
+
+/// Returns a text without what would move the cursor of a terminal, or colour what follows: names of
+/// files, and what a registry says, are whatever somebody wants them to be.
+pub(crate) fn without_controls(text: &str) -> String {
+    let is_plain = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().map(|c| if is_plain(&c) { c } else { '\u{fffd}' }).collect()
 }
 
 /// Returns an error with its causes.
@@ -135,6 +142,12 @@ pub(crate) fn chain(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_moves_no_cursor() {
+        let said = without_controls("a\u{1b}[2J\rb\n\tc\u{9b}1m");
+        assert_eq!(said, "a\u{fffd}[2J\u{fffd}b\n\tc\u{fffd}1m");
+    }
 
     #[test]
     fn what_the_system_says_is_in_small_letters_and_has_no_number() {

@@ -1,10 +1,10 @@
 //! Tables and JSON on standard output.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-use crate::cli::error::Failure;
+use crate::cli::error::{Failure, without_controls};
 use crate::cli::table::align;
 
 /// Prints lines whose cells are separated by tabs, as docker aligns them.
@@ -17,9 +17,14 @@ pub(crate) fn table(header: &str, rows: impl IntoIterator<Item = String>) -> Res
     print(&table_text(text.as_bytes()))
 }
 
-/// Returns lines whose cells are separated by tabs, aligned. What is not text is shown as it can be.
+/// Returns lines whose cells are separated by tabs, aligned. What is not text is shown as it can be, and
+/// what would move the cursor of a terminal is not sent to one.
 pub(crate) fn table_text(lines: &[u8]) -> Vec<u8> {
-    align(&String::from_utf8_lossy(lines)).into_bytes()
+    let text = String::from_utf8_lossy(lines);
+    if io::stdout().is_terminal() {
+        return align(&without_controls(&text)).into_bytes();
+    }
+    align(&text).into_bytes()
 }
 
 /// Prints bytes.

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 
+use crate::cli::error::without_controls;
 use crate::digest::Digest;
 use crate::service::{Event, LayerState, Progress};
 
@@ -115,6 +116,7 @@ impl Progress for Shown {
     fn event(&self, event: Event) {
         match event {
             Event::Warning(text) => {
+                let text = without_controls(&text);
                 let warn = || drop(writeln!(io::stderr(), "WARNING: {text}"));
                 match &self.bars {
                     Some(bars) => bars.suspend(warn),
