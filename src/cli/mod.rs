@@ -76,6 +76,7 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use std::time::Duration;
 use crate::cli::error::Failure;
 use crate::service::{
     Error, Progress, Quiet, RegistryOptions, Strata, docker_setting, hold_interrupts,
@@ -119,6 +120,18 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+    /// How many seconds a registry may be silent [default: 60]
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        value_name = "SECONDS",
+        env = "STRATA_REGISTRY_TIMEOUT",
+        value_parser = clap::value_parser!(u64).range(1..),
+        hide_env_values = true
+    )]
+    registry_timeout: Option<u64>,
+
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -272,6 +285,9 @@ fn run_arguments(arguments: Arguments) -> Result<(), Failure> {
     match arguments.root.or_else(default_root) {
         Some(root) => dispatch(arguments.command, &Context { root, options }),
         None => Err(Failure::text("neither XDG_DATA_HOME nor HOME is set; say --root DIR")),
+    if let Some(seconds) = arguments.registry_timeout {
+        options.read_timeout = Duration::from_secs(seconds);
+    }
     }
 }
 

@@ -220,7 +220,9 @@ fn request(
         206 => Ok(Connection { response, skip_bytes: 0 }),
         200 => Ok(Connection { response, skip_bytes: position }),
         _ => {
-            let answer = hosts.runtime().block_on(answer(response, &url, SMALL_LIMIT_BYTES))?;
+            let answered = answer(response, &url, SMALL_LIMIT_BYTES);
+            let answered = hosts.runtime().within(hosts.options().answer_timeout(), answered);
+            let answer = answered.unwrap_or_else(|_| Err(silent(&url)))?;
             Err(grant.context().refused(&Subject::Blob(descriptor.digest), &answer))
         }
     }

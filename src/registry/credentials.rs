@@ -63,8 +63,13 @@ fn in_file(file: &Path, host: &Host) -> Result<Option<Credential>> {
         Err(error) if is_missing(&error) => return Ok(None),
         Err(source) => return Err(Error::LoginFile { path: file.to_owned(), source }),
     };
+    login_in(&content, file, host)
+}
+
+/// Returns the login for `host` that the content of a file says.
+pub(super) fn login_in(content: &[u8], file: &Path, host: &Host) -> Result<Option<Credential>> {
     for key in host.login_keys() {
-        match get_credential_from_reader(content.as_slice(), key) {
+        match get_credential_from_reader(content, key) {
             Ok(credential) => return Ok(usable(credential)),
             Err(error) if is_none(&error) => {}
             Err(error) => {

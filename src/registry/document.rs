@@ -15,6 +15,7 @@ use reqwest::header::WWW_AUTHENTICATE;
 use crate::registry::Error;
 use crate::registry::Result;
 use crate::registry::challenge::Challenge;
+use crate::registry::fault::printable;
 use crate::registry::fault::transport;
 
 /// The largest list of tags, token or explanation of an error that is read.
@@ -76,7 +77,7 @@ pub(super) async fn answer(response: Response, url: &str, limit_bytes: u64) -> R
         Body::Whole(body) => body,
         // Of an explanation the beginning is enough.
         Body::Cut(body) if !is_good => body,
-        Body::Cut(_) => return Err(Error::TooLarge { url: url.to_owned(), limit_bytes }),
+        Body::Cut(_) => return Err(Error::TooLarge { url: printable(url), limit_bytes }),
     };
     Ok(Answer { url: url.to_owned(), status, headers, body })
 }

@@ -20,14 +20,13 @@ use crate::registry::document::SMALL_LIMIT_BYTES;
 use crate::registry::document::answer;
 use crate::registry::fault::innermost;
 use crate::registry::fault::printable;
+use crate::registry::fault::silent;
 use crate::registry::fault::transport;
 use crate::registry::host::Host;
 use crate::registry::hosts::Hosts;
+use crate::registry::refusal::sober;
 use crate::registry::session::status_text;
 use crate::registry::tls::Trust;
-
-/// How many letters of what a server says of a refusal are shown.
-const SAID: usize = 200;
 
 /// Reads what is under a URL. An error of [`Read::read`] has an [`Error`] inside.
 pub struct Download {
@@ -47,7 +46,7 @@ impl Download {
             "https" => Trust::of(&host, hosts.options())?,
             _ => Trust::Authorities(Vec::new()),
         };
-        let client = client::web(&host, hosts.options(), &trust)?;
+        let client = client::download(&host, hosts.options(), &trust)?;
         let mut backoff = hosts.backoff();
         loop {
             match ask(&hosts, &client, url) {
@@ -123,9 +122,11 @@ fn ask(hosts: &Hosts, client: &reqwest::Client, url: &str) -> Result<Response> {
         return Ok(response);
     }
     let shown = public_url(response.url().as_str());
-    let answer = hosts.runtime().block_on(answer(response, url, SMALL_LIMIT_BYTES))?;
-    let message: String = String::from_utf8_lossy(&answer.body).chars().take(SAID).collect();
-    Err(Error::Status { url: shown, status: answer.status, message: message.trim().to_owned() })
+    let answered = answer(response, url, SMALL_LIMIT_BYTES);
+    let answered = hosts.runtime().within(hosts.options().answer_timeout(), answered);
+    let answer = answered.unwrap_or_else(|_| Err(silent(url)))?;
+    let message = sober(String::from_utf8_lossy(&answer.body).trim());
+    Err(Error::Status { url: shown, status: answer.status, message })
 }
 
 /// Returns the error for an answer that is not what was asked for.

@@ -32,9 +32,19 @@ pub(super) fn transport(url: &str, error: &reqwest::Error) -> Error {
     Error::Interrupted { url, reason }
 }
 
-/// Returns a URL without its query, which can hold a secret: that of a signed address does.
+/// Returns a URL as it may be shown to anyone: without its query, which can hold a secret (that of a
+/// signed address does), and without a login. The rest stays as it is written.
 pub(super) fn printable(url: &str) -> String {
-    url.split('?').next().unwrap_or_default().to_owned()
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    // Where the host is: behind the slashes, which a browser takes backwards too.
+    let start = url.find("//").or_else(|| url.find("\\\\")).map_or(0, |at| at + 2);
+    let (scheme, rest) = url.split_at(start);
+    let end = rest.find(['/', '\\']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(end);
+    let host = host.rsplit('@').next().unwrap_or_default();
+    // A path like `a:b@c` of what is no URL could be a login too.
+    let path = if start == 0 { path.rsplit('@').next().unwrap_or_default() } else { path };
+    [scheme, host, path].concat()
 }
 
 /// Returns what is at the end of the chain of `error`.

@@ -26,6 +26,8 @@ pub(super) struct Peer {
     pub(super) base: String,
     /// The client for small answers.
     pub(super) web: reqwest::Client,
+    /// The client for small answers to a login.
+    pub(super) login: reqwest::Client,
     /// The client for blobs.
     pub(super) transfer: reqwest::Client,
     /// The login, if there is one.
@@ -56,6 +58,13 @@ pub(super) struct Grant {
     pub(super) authorization: Authorization,
     /// Whether the authorization was made for this request.
     pub(super) is_fresh: bool,
+}
+
+impl Peer {
+    /// Returns the client to ask a token server with, to which a login goes along if there is one.
+    pub(super) const fn for_tokens(&self) -> &reqwest::Client {
+        if self.credential.is_some() { &self.login } else { &self.web }
+    }
 }
 
 impl Grant {

@@ -7,8 +7,8 @@
 use std::fs;
 use std::io;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -88,7 +88,8 @@ pub fn keep(options: &Options, server: &Server, user: &str, password: &str) -> R
     let (entry, kept) = match helper_for(&config, &server.name) {
         Some(helper) => {
             let login = json!({"ServerURL": server.name, "Username": user, "Secret": password});
-            run_helper(&helper, "store", &login.to_string())?;
+            run_helper(&helper, "store", &login.to_string())
+                .map_err(|error| without(password, error))?;
             (json!({}), Kept::Helper)
         }
         None => {
@@ -164,11 +165,8 @@ impl LoginFile {
     /// Replaces the file as a whole.
     fn write(&self, config: &Map<String, Value>) -> Result<()> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        if !dir.exists() {
-            fs::create_dir_all(dir).map_err(|source| self.io(source))?;
-            let permissions = fs::Permissions::from_mode(OWNER_ONLY_DIR);
-            fs::set_permissions(dir, permissions).map_err(|source| self.io(source))?;
-        }
+        let made = fs::DirBuilder::new().recursive(true).mode(OWNER_ONLY_DIR).create(dir);
+        made.map_err(|source| self.io(source))?;
         let mut bytes = Vec::new();
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
@@ -194,10 +192,24 @@ impl LoginFile {
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(OWNER_ONLY).open(path)?;
+    let mut file = options.write(true).create_new(true).mode(OWNER_ONLY).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Returns an error of a helper that does not repeat what is secret.
+fn without(secret: &str, error: Error) -> Error {
+    match error {
+        Error::Helper { helper, reason } if !secret.is_empty() => {
+            Error::Helper { helper, reason: reason.replace(secret, "…") }
+        }
+        error => error,
+    }
 }
 
 /// Returns the helper that keeps the login of a host.
@@ -246,7 +258,16 @@ pub fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn what_a_helper_repeats_is_not_told() {
+        let (helper, reason) = ("h".to_owned(), "exit 1: no room for user:pw".to_owned());
+        let said = without("pw", Error::Helper { helper, reason }).to_string();
+        assert_eq!(said, "credential helper h: exit 1: no room for user:…");
+    }
 
     #[test]
     fn a_server_is_named_in_many_ways() {

@@ -23,6 +23,8 @@ mod host;
 mod hosts;
 mod login;
 mod manifest;
+#[cfg(test)]
+mod lies;
 mod options;
 mod refusal;
 mod retry;

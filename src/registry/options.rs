@@ -31,7 +31,7 @@ pub struct Options {
     pub base_delay: Duration,
     /// How long a connection may take.
     pub connect_timeout: Duration,
-    /// How long a connection may be silent.
+    /// How long a connection may be silent; a small answer may take five times as long in all.
     pub read_timeout: Duration,
     /// What strata calls itself.
     pub user_agent: &'static str,
@@ -50,6 +50,13 @@ impl Default for Options {
             read_timeout: READ_TIMEOUT,
             user_agent: USER_AGENT,
         }
+    }
+}
+
+impl Options {
+    /// Returns how long an answer that must fit into memory may take in all.
+    pub(super) const fn answer_timeout(&self) -> Duration {
+        self.read_timeout.saturating_mul(5)
     }
 }
 

@@ -158,10 +158,10 @@ impl Complaint {
             return Self { message: first_line(body), code: String::new() };
         };
         if let Some(item) = document.errors.into_iter().next() {
-            return Self { code: item.code, message: item.message };
+            return Self { code: item.code, message: sober(&item.message) };
         }
         let message = document.details.or(document.message).or(document.error_description);
-        Self { message: message.unwrap_or_default(), code: String::new() }
+        Self { message: sober(&message.unwrap_or_default()), code: String::new() }
     }
 }
 
@@ -172,7 +172,12 @@ fn first_line(body: &[u8]) -> String {
     if line.starts_with('<') {
         return String::new();
     }
-    line.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect()
+    sober(line)
+}
+
+/// Returns the beginning of what a server says, without what would move the cursor of a terminal.
+pub(super) fn sober(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect()
 }
 
 fn or(message: String, default: &str) -> String {

@@ -26,6 +26,7 @@ use crate::registry::credentials;
 use crate::registry::credentials::Credential;
 use crate::registry::document::SMALL_LIMIT_BYTES;
 use crate::registry::document::fetch;
+use crate::registry::fault::printable;
 use crate::registry::grant::Authorization;
 use crate::registry::grant::Grant;
 use crate::registry::grant::Peer;
@@ -74,9 +75,10 @@ impl Session {
             Trust::Authorities(_) => &[Scheme::Https],
         };
         let (scheme, challenge) = contact(&web, &host, schemes, options, runtime)?;
+        let login = client::login(&host, options, &trust)?;
         let transfer = client::transfer(&host, options, &trust)?;
         let base = format!("{}://{}", scheme.as_str(), host.address());
-        let peer = Arc::new(Peer { host, base, web, transfer, credential });
+        let peer = Arc::new(Peer { host, base, web, login, transfer, credential });
         Ok(Self { peer, challenge, tokens: Mutex::default() })
     }
 
@@ -93,17 +95,17 @@ impl Session {
         let answer = match (&session.challenge, credential) {
             (Challenge::Bearer(bearer), credential) => {
                 if !peer.host.is_loopback() && would_leak(&peer.base, &bearer.realm) {
-                    let reason =
-                        format!("it wants the login sent in the clear to {}", bearer.realm);
+                    let realm = printable(&bearer.realm);
+                    let reason = format!("it wants the login sent in the clear to {realm}");
                     let host = peer.host.address().to_owned();
                     return Err(Error::Protocol { host, reason });
                 }
                 let scope = Scope::none();
-                let asked = token::ask(&peer.web, &peer.host, bearer, &scope, Some(&credential));
+                let asked = token::ask(&peer.login, &peer.host, bearer, &scope, Some(&credential));
                 runtime.block_on(asked)?
             }
             (_, Credential::Password { user, password }) => {
-                let request = peer.web.get(&url).basic_auth(user, Some(password));
+                let request = peer.login.get(&url).basic_auth(user, Some(password));
                 runtime.block_on(fetch(request, &url, SMALL_LIMIT_BYTES))?
             }
             // Nobody asked for it.
@@ -169,10 +171,11 @@ impl Session {
         let credential = self.peer.credential.as_ref();
         let is_loopback = self.peer.host.is_loopback();
         if credential.is_some() && !is_loopback && would_leak(&self.peer.base, &bearer.realm) {
-            let reason = format!("it wants the login sent in the clear to {}", bearer.realm);
+            let realm = printable(&bearer.realm);
+            let reason = format!("it wants the login sent in the clear to {realm}");
             return Err(context.protocol(reason));
         }
-        let asked = token::ask(&self.peer.web, &self.peer.host, bearer, scope, credential);
+        let asked = token::ask(self.peer.for_tokens(), &self.peer.host, bearer, scope, credential);
         let answer = runtime.block_on(asked)?;
         match answer.status {
             200 => token::read(&answer),

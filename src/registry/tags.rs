@@ -14,6 +14,7 @@ use crate::registry::Error;
 use crate::registry::Result;
 use crate::registry::document::Answer;
 use crate::registry::document::SMALL_LIMIT_BYTES;
+use crate::registry::fault::printable;
 use crate::registry::hosts::Hosts;
 use crate::registry::refusal::Subject;
 use crate::registry::token::Access;
@@ -21,6 +22,8 @@ use crate::registry::token::Scope;
 
 /// A registry with more pages than this is not believed.
 const PAGES_MAX: usize = 10_000;
+/// All pages together have no more bytes than this: a million tags.
+const LIST_LIMIT_BYTES: u64 = 32 << 20;
 
 #[derive(Deserialize)]
 struct Page {
@@ -29,14 +32,17 @@ struct Page {
 
 /// Returns all tags, in the order of the registry.
 pub(super) fn list(hosts: &Hosts, repository: &Reference) -> Result<Vec<String>> {
-    let mut tags = Vec::new();
+    let (mut tags, mut len_bytes) = (Vec::new(), 0);
     let mut visited = HashSet::new();
     let mut next = None;
     loop {
         let answer = page(hosts, repository, next.as_deref())?;
-        let json = |source| Error::Json { url: answer.url.clone(), source };
-        let page: Page = serde_json::from_slice(&answer.body).map_err(json)?;
-        tags.extend(page.tags.unwrap_or_default());
+        len_bytes += answer.body.len() as u64;
+        if len_bytes > LIST_LIMIT_BYTES {
+            let url = printable(&answer.url);
+            return Err(Error::TooLarge { url, limit_bytes: LIST_LIMIT_BYTES });
+        }
+        tags.extend(read_page(&answer)?);
         next = next_url(&answer);
         // A page that was seen before would be seen for ever.
         let Some(url) = &next else { return Ok(tags) };
@@ -52,6 +58,7 @@ fn page(hosts: &Hosts, repository: &Reference, url: Option<&str>) -> Result<Answ
     hosts.call(repository, &scope, |grant| {
         let url = url.map_or_else(|| grant.url("tags/list"), str::to_owned);
         if !grant.is_of_registry(&url) {
+            let url = printable(&url);
             let reason = format!("the next tags are said to be on another host: {url}");
             return Err(grant.context().protocol(reason));
         }
@@ -64,8 +71,15 @@ fn page(hosts: &Hosts, repository: &Reference, url: Option<&str>) -> Result<Answ
     })
 }
 
+/// Returns the tags of a page.
+pub(super) fn read_page(answer: &Answer) -> Result<Vec<String>> {
+    let json = |source| Error::Json { url: printable(&answer.url), source };
+    let page: Page = serde_json::from_slice(&answer.body).map_err(json)?;
+    Ok(page.tags.unwrap_or_default())
+}
+
 /// Returns the URL of the next page.
-fn next_url(answer: &Answer) -> Option<String> {
+pub(super) fn next_url(answer: &Answer) -> Option<String> {
     let target = next_target(answer.header("Link")?)?;
     // A link that leads nowhere ends the list, as no link does.
     let url = Url::parse(&answer.url).and_then(|base| base.join(target));

@@ -57,17 +57,19 @@ impl Request {
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     status: u16,
-    headers: Vec<(String, String)>,
+    headers: Vec<(String, Vec<u8>)>,
     body: Vec<u8>,
     sent_bytes: usize,
     is_silent: bool,
+    is_slow: bool,
 }
 
 impl Reply {
     /// Returns an answer with this status and body.
     pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self { status, headers: Vec::new(), sent_bytes: body.len(), body, is_silent: false }
+        let (headers, sent_bytes) = (Vec::new(), body.len());
+        Self { status, headers, sent_bytes, body, is_silent: false, is_slow: false }
     }
 
     /// Returns an answer with the error document of a registry.
@@ -76,8 +78,19 @@ impl Reply {
     }
 
     /// Adds a header.
-    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
+    pub(super) fn header(self, name: &str, value: &str) -> Self {
+        self.header_bytes(name, value.as_bytes())
+    }
+
+    /// Adds a header that need not be text.
+    pub(super) fn header_bytes(mut self, name: &str, value: &[u8]) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sends the body byte by byte, each a moment after the one before, until the client gives up.
+    pub(super) fn in_drops(mut self) -> Self {
+        self.is_slow = true;
         self
     }
 
@@ -97,9 +110,12 @@ impl Reply {
         let len = self.body.len();
         write!(stream, "HTTP/1.1 {} Status\r\ncontent-length: {len}\r\n", self.status)?;
         for (name, value) in &self.headers {
-            write!(stream, "{name}: {value}\r\n")?;
+            stream.write_all(&[name.as_bytes(), b": ", value, b"\r\n"].concat())?;
         }
         stream.write_all(b"connection: close\r\n\r\n")?;
+        if self.is_slow {
+            return drip(stream, &self.body);
+        }
         if !is_head {
             stream.write_all(&self.body[..self.sent_bytes])?;
         }
@@ -109,6 +125,18 @@ impl Reply {
         }
         Ok(())
     }
+}
+
+/// Sends bytes one by one. Between them it is waited for the client to go.
+fn drip(stream: &mut TcpStream, body: &[u8]) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_millis(50)))?;
+    for byte in body {
+        stream.write_all(&[*byte])?;
+        if matches!(stream.read(&mut [0]), Ok(0)) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 type Handler = dyn Fn(&Request) -> Reply + Send + Sync;

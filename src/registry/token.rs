@@ -14,6 +14,7 @@ use crate::registry::credentials::Credential;
 use crate::registry::document::Answer;
 use crate::registry::document::SMALL_LIMIT_BYTES;
 use crate::registry::document::fetch;
+use crate::registry::fault::printable;
 use crate::registry::host::Host;
 
 const CLIENT_ID: &str = "strata";
@@ -123,7 +124,7 @@ pub(super) async fn ask(
 
 /// Returns the token of a good answer.
 pub(super) fn read(answer: &Answer) -> Result<Token> {
-    let json = |source| Error::Json { url: answer.url.clone(), source };
+    let json = |source| Error::Json { url: printable(&answer.url), source };
     let granted: Granted = serde_json::from_slice(&answer.body).map_err(json)?;
     let value = granted.token.filter(is_token).or(granted.access_token.filter(is_token));
     let Some(value) = value else {
@@ -142,7 +143,7 @@ fn is_token(text: &String) -> bool {
 fn url(host: &Host, realm: &str, query: &[(&str, &str)]) -> Result<Url> {
     Url::parse_with_params(realm, query).map_err(|error| Error::Protocol {
         host: host.address().to_owned(),
-        reason: format!("its token server has the address {realm:?}: {error}"),
+        reason: format!("its token server has the address {:?}: {error}", printable(realm)),
     })
 }
 

@@ -27,6 +27,7 @@ use crate::registry::Result;
 use crate::registry::document::Answer;
 use crate::registry::document::SMALL_LIMIT_BYTES;
 use crate::registry::document::fetch;
+use crate::registry::fault::printable;
 use crate::registry::fault::silent;
 use crate::registry::grant::Grant;
 use crate::registry::hosts::Hosts;
@@ -220,6 +221,7 @@ fn with_query(grant: &Grant, location: &str, query: &[(&str, String)]) -> Result
     let base = grant.url("");
     let url = Url::parse(&base).and_then(|base| base.join(location));
     let mut url = url.map_err(|error| {
+        let location = printable(location);
         grant.context().protocol(format!("{location:?} is no address for an upload: {error}"))
     })?;
     url.query_pairs_mut().extend_pairs(query);
