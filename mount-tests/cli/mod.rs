@@ -28,6 +28,7 @@ mod overlay;
 mod overlay_forms;
 mod overlay_options;
 mod programs;
+mod privacy;
 mod prune;
 mod pull;
 mod pull_errors;

@@ -17,7 +17,8 @@ fn writable_debian(session: &Session) -> std::path::PathBuf {
     });
     let packages: Vec<_> = packages.collect();
     let mount = session.dir("mount");
-    session.run(&["mount", "--rw", "--name", "work", "debian:1", "mount"]);
+    // Who enters an image as a system needs its /dev.
+    session.run(&["mount", "-o", "dev,suid", "--rw", "--name", "work", "debian:1", "mount"]);
     session.who.act(|| {
         fs::create_dir(mount.join("packages")).unwrap();
         for (name, bytes) in packages {

@@ -241,10 +241,11 @@ fn in_mount(session: &Session, test: &(impl Fn(&Place) + Sync)) {
     let container = dir.parent().and_then(Path::file_name).unwrap().to_str().unwrap();
     session.run(&["create", "--name", container, "test/image"]);
     let [first, second] = transports(session.who, Lower::Image);
-    session.run(&["mount", "-o", first, container, target]);
+    // Devices are what a mount shows only when it is asked to.
+    session.run(&["mount", "-o", first, "-o", "dev", container, target]);
     let before = run_in_all(session, Lower::Image, &dir, test);
     session.unmount(target);
-    session.run(&["mount", "-o", second, container, target]);
+    session.run(&["mount", "-o", second, "-o", "dev", container, target]);
     let after = session.who.act(|| seen(&dir));
     assert_eq!(differences(&before, &after), Vec::<String>::new(), "after a remount");
     session.unmount(target);

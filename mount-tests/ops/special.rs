@@ -91,7 +91,7 @@ fn devices_keep_their_numbers_and_can_change_all_else() {
             assert_eq!((stat.rdev(), stat.uid(), stat.gid()), (device, 5, 6), "{name}");
             assert_eq!(stat.mode(), kind.bits() | 0o620, "{name}");
         }
-        // What a mount without `nodev` opens is the machine's device.
+        // What a mount with `dev` opens is the machine's device.
         let mut null = File::options().read(true).write(true).open(place.path("dir/null")).unwrap();
         assert_eq!(null.write(b"into the void").unwrap(), 13);
         assert_eq!(null.read(&mut [0; 9]).unwrap(), 0);

@@ -104,7 +104,7 @@ impl Worlds {
         let target = self.dir(world, "merged");
         let shown = target.to_str().unwrap();
         match world {
-            World::Image => drop(self.session.run(&["mount", "-o", "volatile", "box", shown])),
+            World::Image => drop(self.session.run(&["mount", "-o", "volatile,dev", "box", shown])),
             World::Dirs => {
                 let options =
                     format!("{},metacopy=on,fsync=0,transport=dev-fuse", self.options(world));

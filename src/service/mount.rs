@@ -16,6 +16,10 @@ use crate::service::umount::mount_point;
 use crate::store::{Container, ContainerLock, Image, Lease, MountState};
 use crate::sys;
 
+/// What a mount has unless something else is asked for: an image may hold set-uid programs and devices of
+/// whoever made it.
+const HARMLESS: &str = "nosuid,nodev";
+
 /// What to mount, and where.
 #[derive(Clone, Debug)]
 pub struct MountRequest {
@@ -47,7 +51,9 @@ impl Strata {
     /// Mounts a container, or an image. When this returns the mount answers; it is served by
     /// [`Mounting::serve`].
     pub fn mount(&self, request: &MountRequest) -> Result<Mounting> {
-        let mut options = MountOptions::parse(&request.options)?;
+        let asked = request.options.iter().map(String::as_str);
+        let asked: Vec<_> = std::iter::once(HARMLESS).chain(asked).collect();
+        let mut options = MountOptions::parse(&asked)?;
         // The threads that will serve inherit this; one of them waits for the signals.
         sys::block_end_signals()?;
         sys::keep_little_memory()?;

@@ -44,6 +44,7 @@ mod verified;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,6 +67,7 @@ use crate::store::error::io_error;
 use crate::store::files::{ensure_dir, read_if_exists, replace};
 use crate::store::layout::{DIRECTORIES, Layout};
 use crate::store::objects::Objects;
+use crate::sys;
 
 /// How often a directory is emptied that somebody fills.
 const ABANDON_TRIES: usize = 100;
@@ -112,10 +114,12 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self> {
         let store = Self::at(root);
         match read_if_exists(&store.layout.format())? {
-            Some(bytes) => match check_format(root, &bytes)? {
-                VERSION => {}
-                _ => upgrade::upgrade(&store)?,
-            },
+            Some(bytes) => {
+                if check_format(root, &bytes)? != VERSION {
+                    upgrade::upgrade(&store)?;
+                }
+                warn_of_others(root)?;
+            }
             None => create(root, &store.layout)?,
         }
         Ok(store)
@@ -191,6 +195,28 @@ impl Store {
     pub(crate) fn objects(&self) -> Objects {
         Objects::new(Arc::clone(&self.layout))
     }
+}
+
+/// Says when others can look into a store, or change it. A store is made for its owner alone, so somebody
+/// has opened it; that may be meant, and is not taken back.
+fn warn_of_others(root: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(root).map_err(io_error("read", root))?;
+    let (mode, owner, user) = (metadata.mode() & 0o777, metadata.uid(), sys::effective_ids().0);
+    let shown = root.display();
+    if owner != user && owner != 0 {
+        tracing::warn!("the store {shown} belongs to user {owner}, who can change what is in it");
+    }
+    if mode & 0o022 != 0 {
+        tracing::warn!(
+            "the store {shown} can be changed by other users (mode {mode:o}): chmod 700 {shown}"
+        );
+    } else if mode & 0o055 != 0 {
+        tracing::warn!(
+            "the store {shown} can be read by other users (mode {mode:o}), whatever the images hold: \
+             chmod 700 {shown}"
+        );
+    }
+    Ok(())
 }
 
 fn create(root: &Path, layout: &Layout) -> Result<()> {
