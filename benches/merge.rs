@@ -5,7 +5,7 @@
 mod stand;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use strata::layer::merge;
+use strata::layer::{Limits, merge};
 
 use crate::stand::{Objects, layers};
 
@@ -19,7 +19,7 @@ fn how_long_does_a_merge_take(criterion: &mut Criterion) {
     for count in [1, 10, 100] {
         let layers = layers(ENTRIES, count, &objects);
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
-            bencher.iter(|| merge(&layers, tempfile::tempfile().unwrap()).unwrap());
+            bencher.iter(|| merge(&layers, Limits::NONE, tempfile::tempfile().unwrap()).unwrap());
         });
     }
     group.finish();

@@ -22,6 +22,9 @@ pub mod bench;
 pub mod cli;
 pub mod digest;
 pub mod fuse;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod image;
 pub mod layer;
 pub mod overlay;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms that it may name.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("cli", &["service", "image", "digest"]),
     (
         "service",
@@ -27,6 +27,10 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("image", &["digest"]),
     ("digest", &[]),
     ("sys", &[]),
+    (
+        "fuzz",
+        &["archive", "cli", "fuse", "image", "layer", "overlay", "registry", "service", "sys"],
+    ),
     ("tidy", &[]),
 ];
 
@@ -226,5 +230,41 @@ fn the_table_is_the_one_of_the_architecture_page() {
         let named: BTreeSet<_> =
             cell.split([',', ' ']).filter(|word| !word.is_empty() && *word != "nothing").collect();
         assert_eq!(named, allowed.iter().copied().collect(), "what {room} may name");
+    }
+}
+
+#[test]
+fn the_tests_that_the_page_on_security_names_are_there() {
+    let page = fs::read_to_string(root().join("SECURITY.md")).expect("the page is there");
+    let mut paths = Vec::new();
+    for folder in ["src", "mount-tests"] {
+        files_below(&root().join(folder), &mut paths);
+    }
+    let read = |path: &PathBuf| fs::read_to_string(path).expect("the file can be read");
+    let code: String = paths.iter().map(read).collect();
+    // A test has a sentence for a name; nothing else on the page has so many words.
+    let is_test = |word: &&str| {
+        let is_name = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        is_name && word.matches('_').count() >= 4
+    };
+    let named: BTreeSet<_> = page.split('`').filter(is_test).collect();
+    assert!(named.len() > 30, "{named:?}");
+    for name in named {
+        assert!(
+            code.contains(&format!("fn {name}()")),
+            "SECURITY.md names {name}, which is no test"
+        );
+    }
+}
+
+#[test]
+fn the_doors_for_fuzzing_are_not_in_the_program() {
+    for source in sources() {
+        for (at, _) in source.code.match_indices("mod fuzz;") {
+            let before = source.code[..at].trim_end_matches("pub(crate) ").trim_end_matches("pub ");
+            let is_shut = before.ends_with("#[cfg(any(test, fuzzing))]\n")
+                || before.ends_with("#[cfg(any(test, fuzzing))]\n#[doc(hidden)]\n");
+            assert!(is_shut, "{} opens the doors for fuzzing to everybody", source.shown());
+        }
     }
 }

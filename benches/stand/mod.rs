@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use strata::digest::Digest;
 use strata::layer::{
-    Chain, Index, Kind, LayerFiles, ObjectSink, ObjectSource, TarMeta, TarWriter, merge, unpack,
+    Chain, Index, Kind, LayerFiles, Limits, ObjectSink, ObjectSource, TarMeta, TarWriter, merge,
+    unpack,
 };
 use strata::overlay::{ChainLower, Ino, Overlay, Redirects, Sync, UpperDirs, Writes};
 
@@ -97,7 +98,7 @@ pub(crate) fn layers(entries: usize, count: usize, objects: &Objects) -> Vec<Ind
 
 /// Returns layers merged.
 pub(crate) fn chain(layers: Vec<Index>, objects: &Objects) -> Chain {
-    let merged = merge(&layers, tempfile::tempfile().unwrap()).unwrap();
+    let merged = merge(&layers, Limits::NONE, tempfile::tempfile().unwrap()).unwrap();
     Chain::new(Index::open(&merged).unwrap(), layers, Arc::new(objects.clone())).unwrap()
 }
 

@@ -1,12 +1,8 @@
 //! How much memory a command takes at most.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
-
-use crate::common::{Registry, Session, Who, bytes_of, script, spawn};
+use crate::common::{Registry, Session, Who, measured, script};
 
 /// The promise: whatever the size of a layer.
 const MOST_BYTES: u64 = 100_000_000;
@@ -44,28 +40,9 @@ fn a_large_layer_takes_little_memory_whatever_is_done_with_it() {
     assert!(peak < MOST_BYTES, "load took {peak} bytes");
 }
 
-/// Runs a command, which must succeed, and returns the most memory it had resident. It is looked at
-/// when the command is about to end: what the kernel says afterwards (`ru_maxrss`) counts what the
-/// process had before it ran the command, which is all that the tests have.
-#[allow(clippy::zombie_processes, reason = "waitpid reaps it")]
+/// Runs a command, which must succeed, and returns the most memory it had resident.
 fn peak_bytes(mut command: Command) -> u64 {
-    let child = spawn(command.stdout(Stdio::null()));
-    let pid = Pid::from_raw(child.id().cast_signed());
-    ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACEEXIT).unwrap();
-    let mut peak = 0;
-    loop {
-        let signal = match waitpid(pid, None).unwrap() {
-            WaitStatus::PtraceEvent(..) => {
-                peak = bytes_of(child.id(), "VmHWM:");
-                None
-            }
-            WaitStatus::Stopped(_, signal) => Some(signal),
-            WaitStatus::Exited(_, status) => {
-                assert_eq!(status, 0, "{command:?}");
-                return peak;
-            }
-            other => panic!("{command:?}: {other:?}"),
-        };
-        ptrace::cont(pid, signal).unwrap();
-    }
+    let (output, peak) = measured(&mut command);
+    assert_eq!(output.code, 0, "{command:?}: {}", output.stderr);
+    peak
 }

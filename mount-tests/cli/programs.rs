@@ -32,7 +32,7 @@ fn writable_debian(session: &Session) -> std::path::PathBuf {
 fn survives_a_remount(session: &Session, mount: &Path) {
     let before = session.who.act(|| tree_of(mount));
     session.unmount("mount");
-    session.run(&["mount", "work", "mount"]);
+    session.run(&["mount", "-o", "dev,suid", "work", "mount"]);
     let after = session.who.act(|| tree_of(mount));
     assert_eq!(differences(&before, &after), Vec::<String>::new());
 }

@@ -6,6 +6,7 @@ mod damage;
 mod faults;
 mod fixture;
 mod http;
+mod peak;
 mod place;
 mod podman;
 mod program;
@@ -21,10 +22,13 @@ pub(crate) use damage::{damage, object_of, overwrite, stored};
 pub(crate) use faults::{Fault, Faults};
 pub(crate) use fixture::{debian, fixtures, plain_debian, script};
 pub(crate) use http::base64;
+pub(crate) use peak::measured;
 pub(crate) use place::{Layer, Place, everywhere, large};
 pub(crate) use podman::Podman;
 pub(crate) use refusal::refused;
 pub(crate) use registry::{Registry, succeed};
-pub(crate) use session::{Output, Session, bytes_of, mounts_below, no_beginning, run, spawn};
+pub(crate) use session::{
+    Output, Session, bytes_of, mounts_below, no_beginning, run, run_alone, spawn,
+};
 pub(crate) use tree::{Tree, differences, tree_of};
 pub(crate) use user::Who;

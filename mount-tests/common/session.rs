@@ -149,7 +149,7 @@ pub(crate) fn run(command: &mut Command) -> Output {
 
 /// Runs a command that unmounts something to its end, while no other begins. It is run again where the
 /// mount is busy: whoever looks at all mounts of the machine has this one open for a moment.
-fn run_alone(command: &mut Command) -> Output {
+pub(crate) fn run_alone(command: &mut Command) -> Output {
     const TRIES: usize = 20;
     let _guard = no_beginning();
     let mut run = || {

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use strata::digest::{Digest, HashingReader};
-use strata::layer::{Index, Kind, LayerFiles, merge, unpack};
+use strata::layer::{Index, Kind, LayerFiles, Limits, merge, unpack};
 use strata::overlay::{
     Attr, Caller, ChangeKind, Error, Fh, Ino, Item, NewFile, Overlay, Owners, ReadDir, Rename,
     SetAttr, SetXattr, Sync, UpperDirs, Writes,
@@ -71,7 +71,7 @@ impl Mounted {
             .collect();
         let indexes: Vec<_> =
             layers.iter().map(|file| Index::open(file).expect("an index")).collect();
-        let chain = merge(&indexes, file()).expect("a chain");
+        let chain = merge(&indexes, Limits::NONE, file()).expect("a chain");
         for (number, layer) in lower.iter().enumerate().filter(|_| stack == Stack::Dirs) {
             extract(layer, &folder.path().join(format!("layer-{number}")), number);
         }

@@ -10,6 +10,8 @@ use crate::layer::{TarFileKind, TarFiles};
 
 /// Most files of an archive. One of docker has three for each layer.
 const MAX_FILES: usize = 100_000;
+/// Most bytes of their names, and of where links lead.
+const MAX_TEXT: usize = 16 << 20;
 /// Longest way over links, that of the kernel.
 const MAX_LINKS: usize = 40;
 /// Bytes read from the archive at once.
@@ -19,6 +21,8 @@ const READ_BYTES: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct Contents<F> {
     entries: HashMap<String, Entry<F>>,
+    /// Bytes of names and of where links lead.
+    text_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -38,7 +42,7 @@ pub struct Range {
 
 impl<F> Contents<F> {
     fn new() -> Self {
-        Self { entries: HashMap::new() }
+        Self { entries: HashMap::new(), text_bytes: 0 }
     }
 
     /// Tells whether there is nothing.
@@ -67,6 +71,11 @@ impl<F> Contents<F> {
     fn add(&mut self, path: &[u8], entry: Entry<F>) -> Result<()> {
         if self.entries.len() >= MAX_FILES {
             return Err(Error::TooMany { what: "files", limit: MAX_FILES });
+        }
+        let target = if let Entry::Link(target) = &entry { target.len() } else { 0 };
+        self.text_bytes += path.len() + target;
+        if self.text_bytes > MAX_TEXT {
+            return Err(Error::TooMany { what: "bytes of names", limit: MAX_TEXT });
         }
         self.entries.insert(normal(path)?, entry);
         Ok(())

@@ -65,6 +65,14 @@ pub enum Error {
         /// How many there may be.
         limit: usize,
     },
+    /// All documents together are longer than they may be.
+    #[error(
+        "its documents take more than {limit_bytes} bytes of memory, which those of no images do"
+    )]
+    Documents {
+        /// The most.
+        limit_bytes: u64,
+    },
     /// A document is longer than one may be.
     #[error("{file} has {found_bytes} bytes, a document has {limit_bytes} at most")]
     DocumentSize {

@@ -1,14 +1,16 @@
 //! Which images an archive has: their names, their documents, and the files that their layers are in.
 
-use crate::archive::DOCUMENT_LIMIT_BYTES;
+use std::cell::Cell;
+
 use crate::archive::document::{
     DockerImage, INDEX, MANIFEST, REPOSITORIES, digest_in, parse_manifest,
 };
 use crate::archive::error::{Error, Result};
 use crate::archive::name::normal;
 use crate::archive::oci::{self, Layout, MAX_IMAGES};
+use crate::archive::{DOCUMENT_LIMIT_BYTES, DOCUMENTS_LIMIT_BYTES};
 use crate::digest::{DiffId, Digest};
-use crate::image::{ImageConfig, Manifest, Platform, Reference};
+use crate::image::{ImageConfig, Manifest, Platform, Reference, document_memory};
 
 /// Answers for the files of an archive, by their names.
 pub trait Source {
@@ -20,6 +22,29 @@ pub trait Source {
 
     /// Tells whether there is a file of this name.
     fn has(&self, name: &str) -> Result<bool>;
+}
+
+/// Answers as another one does, and counts the memory that its documents take: those of all images
+/// are there at once.
+struct Metered<'a> {
+    source: &'a dyn Source,
+    memory_bytes: Cell<u64>,
+}
+
+impl Source for Metered<'_> {
+    fn document(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let found = self.source.document(name)?;
+        let memory_bytes = found.as_deref().map_or(0, document_memory) + self.memory_bytes.get();
+        self.memory_bytes.set(memory_bytes);
+        match memory_bytes {
+            0..=DOCUMENTS_LIMIT_BYTES => Ok(found),
+            _ => Err(Error::Documents { limit_bytes: DOCUMENTS_LIMIT_BYTES }),
+        }
+    }
+
+    fn has(&self, name: &str) -> Result<bool> {
+        self.source.has(name)
+    }
 }
 
 /// What an archive has.
@@ -89,6 +114,7 @@ impl ArchivedImage {
 /// Both lists count, OCI's and docker's: docker lists images without a name only in its own, and has
 /// no images for other platforms there.
 pub fn images(source: &dyn Source, platform: Option<&Platform>) -> Result<Archived> {
+    let source = &Metered { source, memory_bytes: Cell::new(0) };
     let docker = source.document(MANIFEST)?;
     let index = source.document(INDEX)?;
     let Layout { mut images, mut incomplete, mut warnings } = match &index {

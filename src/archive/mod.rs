@@ -14,6 +14,8 @@
 mod contents;
 mod document;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod images;
 mod name;
 mod oci;
@@ -29,3 +31,6 @@ pub use write::{SavedImage, write};
 
 /// Largest file of an archive that is read as a document.
 pub const DOCUMENT_LIMIT_BYTES: u64 = crate::image::CONFIG_LIMIT_BYTES;
+/// Most bytes that the documents of an archive have together. Those of its images are in memory at
+/// once.
+pub const DOCUMENTS_LIMIT_BYTES: u64 = 128 << 20;

@@ -2,12 +2,19 @@
 
 use crate::archive::error::{Error, Result};
 
+/// Longest name of a file of an archive, in bytes.
+const NAME_MAX: usize = 4096;
+
 /// Returns a name without what means nothing in it: `./a//b/` is `a/b`.
 ///
 /// # Errors
 /// [`Error::Name`] for a name that leads out of the archive, or is no text.
 pub(crate) fn normal(path: &[u8]) -> Result<String> {
-    let refuse = |reason| Error::Name { name: path.escape_ascii().to_string(), reason };
+    let shown = path.get(..NAME_MAX).unwrap_or(path);
+    let refuse = |reason| Error::Name { name: shown.escape_ascii().to_string(), reason };
+    if path.len() > NAME_MAX {
+        return Err(refuse("it has more than 4096 bytes"));
+    }
     let text = str::from_utf8(path).map_err(|_| refuse("it is no UTF-8"))?;
     if text.starts_with('/') {
         return Err(refuse("it is absolute"));
@@ -29,9 +36,12 @@ pub(crate) fn normal(path: &[u8]) -> Result<String> {
 pub(crate) fn target_of(name: &str, target: &[u8]) -> Result<String> {
     let refuse = |reason| Error::Link {
         name: name.to_owned(),
-        target: target.escape_ascii().to_string(),
+        target: target.get(..NAME_MAX).unwrap_or(target).escape_ascii().to_string(),
         reason,
     };
+    if target.len() > NAME_MAX {
+        return Err(refuse("it has more than 4096 bytes"));
+    }
     let text = str::from_utf8(target).map_err(|_| refuse("it is no UTF-8"))?;
     if text.starts_with('/') {
         return Err(refuse("it leads out of the archive"));

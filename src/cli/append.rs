@@ -9,6 +9,7 @@ use clap::Args;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
+use crate::cli::limits;
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
 use crate::cli::tag::new_name;
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATH")]
     to: Option<OsString>,
 
+    #[command(flatten)]
+    limits: limits::Arguments,
+
     /// The image
     image: String,
 
@@ -48,6 +52,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     let reference = new_name(arguments.tag.as_deref())?;
     let strata = context.strata_with(Arc::new(Shown::new(true)))?;
+    let strata = strata.with_limits(arguments.limits.limits());
     let id = strata.append(&AppendRequest {
         image: arguments.image,
         source: ImportSource::of(arguments.source),

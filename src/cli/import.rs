@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
+use crate::cli::limits;
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
 use crate::cli::tag::new_name;
@@ -38,6 +39,9 @@ pub(crate) struct Arguments {
     #[arg(long)]
     platform: Option<Platform>,
 
+    #[command(flatten)]
+    limits: limits::Arguments,
+
     /// A tar, a directory, the URL of a tar, or - for standard input
     #[arg(value_name = "FILE|DIR|URL|-")]
     source: PathBuf,
@@ -50,6 +54,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
     let reference = new_name(arguments.name.as_deref())?;
     let strata = context.strata_for_work(Arc::new(Shown::new(true)))?;
+    let strata = strata.with_limits(arguments.limits.limits());
     let id = strata.import(&ImportRequest {
         source: ImportSource::of(arguments.source),
         reference,

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
+use crate::cli::limits;
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
 use crate::image::Platform;
@@ -32,10 +33,13 @@ pub(crate) struct Arguments {
     /// The platform to choose from an image for several: os[/arch[/variant]]
     #[arg(long)]
     platform: Option<Platform>,
+
+    #[command(flatten)]
+    limits: limits::Arguments,
 }
 
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure> {
-    let Arguments { input, quiet, platform } = arguments;
+    let Arguments { input, quiet, platform, limits } = arguments;
     let source = match input {
         Some(path) => LoadSource::Path(path),
         None if io::stdin().is_terminal() => {
@@ -44,6 +48,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
         None => LoadSource::Stdin,
     };
     let strata = context.strata_for_work(Arc::new(Shown::new(quiet)))?;
+    let strata = strata.with_limits(limits.limits());
     for loaded in strata.load(&LoadRequest { source, platform })? {
         say(&loaded)?;
     }

@@ -26,6 +26,8 @@ mod file;
 mod find;
 mod format;
 mod fsck;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod group;
 mod history;
 mod image_tree;
@@ -33,6 +35,7 @@ mod images;
 mod import;
 mod inspect;
 mod layers;
+mod limits;
 mod listing;
 mod load;
 mod login;
@@ -73,10 +76,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use std::time::Duration;
 use crate::cli::error::Failure;
 use crate::service::{
     Error, Progress, Quiet, RegistryOptions, Strata, docker_setting, hold_interrupts,
@@ -117,9 +120,6 @@ struct Arguments {
     )]
     insecure_registry: Vec<String>,
 
-    #[command(subcommand)]
-    command: Command,
-}
     /// How many seconds a registry may be silent [default: 60]
     #[arg(
         long,
@@ -132,6 +132,9 @@ struct Arguments {
     )]
     registry_timeout: Option<u64>,
 
+    #[command(subcommand)]
+    command: Command,
+}
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -282,12 +285,12 @@ fn parse(words: Vec<OsString>) -> Result<Arguments, Failure> {
 fn run_arguments(arguments: Arguments) -> Result<(), Failure> {
     let mut options = RegistryOptions::default();
     options.insecure.extend(arguments.insecure_registry);
-    match arguments.root.or_else(default_root) {
-        Some(root) => dispatch(arguments.command, &Context { root, options }),
-        None => Err(Failure::text("neither XDG_DATA_HOME nor HOME is set; say --root DIR")),
     if let Some(seconds) = arguments.registry_timeout {
         options.read_timeout = Duration::from_secs(seconds);
     }
+    match arguments.root.or_else(default_root) {
+        Some(root) => dispatch(arguments.command, &Context { root, options }),
+        None => Err(Failure::text("neither XDG_DATA_HOME nor HOME is set; say --root DIR")),
     }
 }
 

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cli::Context;
 use crate::cli::error::Failure;
+use crate::cli::limits;
 use crate::cli::output::line;
 use crate::cli::progress::Shown;
 use crate::image::{Platform, Reference};
@@ -29,6 +30,9 @@ pub(crate) struct Arguments {
     #[arg(long, env = "DOCKER_DEFAULT_PLATFORM", hide_env_values = true)]
     platform: Option<Platform>,
 
+    #[command(flatten)]
+    limits: limits::Arguments,
+
     /// The image
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     name: String,
@@ -44,6 +48,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
         line("Using default tag: latest")?;
     }
     let strata = context.strata_for_work(Arc::new(Shown::new(arguments.quiet)))?;
+    let strata = strata.with_limits(arguments.limits.limits());
     let request = PullRequest { reference, platform: arguments.platform };
     if arguments.all_tags {
         let newer = strata.pull_all(&request)?.iter().any(|image| image.newer);

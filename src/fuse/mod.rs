@@ -21,6 +21,8 @@ mod answer;
 mod convert;
 mod device;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod ops;
 mod options;
 mod request;

@@ -79,7 +79,7 @@ impl Requests {
     ///
     /// Not known on purpose are FLUSH, because everything that was written is in the file already,
     /// and ACCESS, because who may do anything without the kernel's check may do everything.
-    fn operate(
+    pub(crate) fn operate(
         &self,
         request: &Request<'_>,
         args: Args<'_>,

@@ -57,6 +57,14 @@ pub enum Error {
         /// The text.
         platform: String,
     },
+    /// A document has more values than any image has.
+    #[error("{document} has more than {limit} values, which no image has")]
+    TooManyValues {
+        /// What it is.
+        document: &'static str,
+        /// The most.
+        limit: usize,
+    },
     /// A single word that is neither an operating system nor an architecture.
     #[error("{platform:?}: unknown operating system or architecture")]
     PlatformUnknown {

@@ -18,6 +18,7 @@ use crate::digest::Digest;
 use crate::image::Error;
 use crate::image::Result;
 use crate::image::json::Other;
+use crate::image::json::check_values;
 use crate::image::json::null_as_default;
 use crate::image::media_type;
 use crate::image::platform::Platform;
@@ -210,6 +211,7 @@ pub(super) fn read<'de, T: Deserialize<'de>>(
     document: &'static str,
     bytes: &'de [u8],
 ) -> Result<T> {
+    check_values(document, bytes)?;
     serde_json::from_slice(bytes).map_err(|source| Error::Json { document, source })
 }
 
@@ -263,8 +265,8 @@ impl Shape {
         match (kind, &self.config, &self.manifests) {
             (Some(Kind::Manifest) | None, Some(_), None) => Ok(Kind::Manifest),
             (Some(Kind::Index) | None, None, Some(_)) => Ok(Kind::Index),
-            // Go writes an index without manifests as `null`, or not at all.
-            (Some(Kind::Index), None, None) => Ok(Kind::Index),
+            // Go writes an index without manifests as `null`, or not at all. One with layers is none.
+            (Some(Kind::Index), None, None) if self.layers.is_none() => Ok(Kind::Index),
             _ => Err(not_one()),
         }
     }
@@ -339,6 +341,7 @@ mod tests {
             (schema1, None, "schema 1 support has been removed"),
             (with(manifest(), "mediaType", json!(media_type::OCI_INDEX)), None, "neither"),
             (manifest(), Some(media_type::OCI_INDEX), "neither"),
+            (json!({"schemaVersion": 2, "layers": []}), Some(media_type::OCI_INDEX), "neither"),
             (with(manifest(), "mediaType", json!("text/css")), None, "\"text/css\" is neither"),
             (with(manifest(), "schemaVersion", json!(3)), None, "schema version 3"),
             (json!({"schemaVersion": 2}), None, "neither"),
@@ -354,6 +357,10 @@ mod tests {
             let error = parse(&value, content_type).expect_err(expected);
             assert!(error.to_string().contains(expected), "{value}: {error}");
         }
+        // Which of both would another reader take?
+        let twice = br#"{"schemaVersion":2,"config":{"size":1},"config":{"size":2}}"#;
+        let error = Parsed::parse(twice, None).expect_err("twice");
+        assert!(format!("{error:?}").contains("duplicate field `config`"), "{error:?}");
         let large = vec![b' '; 5 << 20];
         let error = Parsed::parse(&large, None).expect_err("too large");
         assert_eq!(error.to_string(), "manifest has 5242880 bytes: expected at most 4194304");

@@ -13,6 +13,8 @@ mod config;
 mod edit;
 mod error;
 mod expand;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod healthcheck;
 mod history;
 mod json;
@@ -35,6 +37,7 @@ pub use crate::image::history::History;
 pub use crate::image::history::Step;
 pub use crate::image::history::fill_history;
 pub use crate::image::history::steps;
+pub use crate::image::json::document_memory;
 pub use crate::image::manifest::Descriptor;
 pub use crate::image::manifest::Index;
 pub use crate::image::manifest::MANIFEST_LIMIT_BYTES;

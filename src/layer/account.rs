@@ -35,7 +35,7 @@ pub fn account(layers: &[Index]) -> Result<Vec<Account>> {
         accounts.push(Account {
             entries: entries(layer)?,
             hidden_files: (seen.files + own.files).saturating_sub(now.files),
-            hidden_bytes: (seen.bytes + own.bytes).saturating_sub(now.bytes),
+            hidden_bytes: seen.bytes.saturating_add(own.bytes).saturating_sub(now.bytes),
         });
         seen = now;
     }
@@ -96,7 +96,7 @@ impl Sum {
     fn add(&mut self, record: &f::InodeRecord) {
         self.files += 1;
         if Kind::of(record.mode) == Kind::Regular {
-            self.bytes += record.size;
+            self.bytes = self.bytes.saturating_add(record.size);
         }
     }
 }

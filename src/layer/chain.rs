@@ -14,7 +14,7 @@ use crate::digest::{DiffId, Digest};
 use crate::layer::Kind;
 use crate::layer::error::{Error, Result};
 use crate::layer::format as f;
-use crate::layer::format::{IndexKind, InodeRecord, WHITEOUT};
+use crate::layer::format::{IndexKind, InodeRecord};
 use crate::layer::index::Index;
 use crate::sys::Time;
 
@@ -154,9 +154,7 @@ impl Chain {
 
     /// Returns the inode with this name in a directory.
     pub fn lookup(&self, dir: u32, name: &OsStr) -> Result<Option<u32>> {
-        let dir = self.index.inode(dir)?;
-        let entry = self.index.lookup(&dir, name.as_bytes())?;
-        Ok(entry.filter(|entry| entry.inode != WHITEOUT).map(|entry| entry.inode))
+        self.index.lookup(dir, name.as_bytes())
     }
 
     /// Returns how many entries a directory has.
@@ -167,14 +165,16 @@ impl Chain {
 
     /// Returns the entry at a position below [`Chain::entry_count`]; the order never changes.
     pub fn entry(&self, dir: u32, position: u32) -> Result<Option<Entry<'_>>> {
-        let dir = self.index.inode(dir)?;
-        let (first, count) = dir.dirents();
-        if !dir.is_dir() || position >= count {
+        let record = self.index.inode(dir)?;
+        let (first, count) = record.dirents();
+        if !record.is_dir() || position >= count {
             return Ok(None);
         }
         let number = first.checked_add(position).ok_or(Error::Damaged("entry number"))?;
         let (record, name) = self.index.dirent(number)?;
-        let kind = Kind::of_dirent(record.file_type).ok_or(Error::Damaged("file type"))?;
+        let inode = self.index.listed((dir, number), &record)?;
+        // The type is in the entry too, so that a listing needs no inode; the inode's counts.
+        let kind = Kind::of(inode.ok_or(Error::Damaged("a whiteout in a chain"))?.mode);
         Ok(Some(Entry { inode: record.inode, kind, name: OsStr::from_bytes(name) }))
     }
 
@@ -200,7 +200,7 @@ impl Chain {
         if !record.is_symlink() {
             return Err(Error::Damaged("reading a link that is none"));
         }
-        Ok(OsStr::from_bytes(self.keeper(&record)?.heap(record.data, record.size)?))
+        Ok(OsStr::from_bytes(self.keeper(&record)?.link_target(&record)?))
     }
 
     /// Returns the extended attributes of an inode.

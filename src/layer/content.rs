@@ -9,17 +9,27 @@ use crate::digest::{Digest, Hasher};
 use crate::layer::error::Result;
 use crate::layer::format::INLINE_MAX;
 use crate::layer::index_write::IndexWriter;
+use crate::layer::limits::{Limits, SPARSE_MAX};
 use crate::layer::sparse::Segment;
 
 /// Up to this size an object is made in memory, so that one that is known already costs no write.
 const BUFFER_MAX: u64 = 1 << 20;
 /// Bytes moved at once for larger ones.
 const CHUNK: usize = 128 * 1024;
-/// Largest sparse file: its zeros are hashed like any bytes.
-const SPARSE_MAX: u64 = 1 << 40;
 
 /// Takes the contents of files over 4 KiB.
 pub trait ObjectSink {
+    /// Returns how much of one layer is taken.
+    fn limits(&self) -> Limits {
+        Limits::NONE
+    }
+
+    /// Is told that about so many bytes of the layer come to the disk next, and refuses them where
+    /// they have no room.
+    fn make_room(&mut self, _len_bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Stores bytes whose digest is known.
     fn put(&mut self, digest: Digest, bytes: &[u8]) -> io::Result<()>;
 
@@ -53,6 +63,11 @@ pub(crate) struct Contents<'a> {
 impl<'a> Contents<'a> {
     pub(crate) fn new(sink: &'a mut dyn ObjectSink) -> Self {
         Self { sink, objects: Vec::new(), numbers: HashMap::new(), buffer: Vec::new() }
+    }
+
+    /// Sees to it that there is room for more of the layer on the disk.
+    pub(crate) fn make_room(&mut self, len_bytes: u64) -> Result<()> {
+        Ok(self.sink.make_room(len_bytes)?)
     }
 
     /// Stores a content of `size` bytes, of which `segments` are read and the rest are zeros.

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::digest::Digest;
+use crate::layer::limits::Excess;
 
 /// What the functions of this room return.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -49,6 +50,16 @@ pub enum Error {
         path: String,
         /// Where it should lead.
         target: String,
+    },
+    /// A layer is more than is allowed. It was not read on.
+    #[error("it has {found} {what} or more, {most} are allowed")]
+    Limit {
+        /// Of what it has too much.
+        what: Excess,
+        /// How much was found.
+        found: u64,
+        /// What is allowed.
+        most: u64,
     },
     /// Undoing a compression would take much memory.
     #[error(

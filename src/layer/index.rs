@@ -4,6 +4,9 @@
 //! when it is read. So a damaged index is an error of the one request that meets the damage.
 //! Whether the bytes are those that were written is what [`Index::open_verified`] asks: it reads
 //! them, since a byte of a mapped file that the disk does not give ends the process.
+//!
+//! What is read is a tree, whatever the file holds: names are names, and a directory is found only
+//! in the place that it says itself. So whoever goes down from the root comes to an end.
 
 use std::cmp::Ordering;
 use std::fs::File;
@@ -13,7 +16,10 @@ use std::os::unix::fs::FileExt;
 use crate::digest::{DiffId, Digest, Hasher};
 use crate::layer::error::{Error, Result};
 use crate::layer::format as f;
-use crate::layer::format::{DirentRecord, IndexKind, InodeRecord, Section, u32_at, u64_at};
+use crate::layer::format::{
+    DirentRecord, IndexKind, InodeRecord, Section, WHITEOUT, u32_at, u64_at,
+};
+use crate::layer::limits::LINK_TARGET_MAX;
 use crate::layer::map::Map;
 
 /// The index of a layer or of a chain.
@@ -161,8 +167,17 @@ impl Index {
         Ok(InodeRecord::read(record))
     }
 
-    /// Returns the directory entry with this number, and its name.
+    /// Returns the directory entry with this number, and its name, which is one that a file can have.
     pub(crate) fn dirent(&self, number: u32) -> Result<(DirentRecord, &[u8])> {
+        let (record, name) = self.unchecked_dirent(number)?;
+        if matches!(name, b"" | b"." | b"..") || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+            return Err(Error::Damaged("a name that no file can have"));
+        }
+        Ok((record, name))
+    }
+
+    /// Returns the directory entry with this number, its name as it stands there.
+    fn unchecked_dirent(&self, number: u32) -> Result<(DirentRecord, &[u8])> {
         let record = self.record(Section::Dirents, number as usize)?;
         let record = record.try_into().map_err(|_| Error::Damaged("directory entry"))?;
         let record = DirentRecord::read(record);
@@ -170,21 +185,84 @@ impl Index {
         Ok((record, name))
     }
 
-    /// Returns the entry `name` of a directory. Binary search over hash and name.
-    pub(crate) fn lookup(&self, dir: &InodeRecord, name: &[u8]) -> Result<Option<DirentRecord>> {
-        if !dir.is_dir() {
+    /// Returns the inode of an entry; none of a whiteout. A directory must say of itself that this
+    /// entry of the directory `dir` is its place: that alone keeps it from lying in several, or in
+    /// itself.
+    pub(crate) fn entered(
+        &self,
+        (dir, number): (u32, u32),
+        entry: &DirentRecord,
+    ) -> Result<Option<InodeRecord>> {
+        if entry.inode == WHITEOUT {
+            return Ok(None);
+        }
+        let inode = self.inode(entry.inode)?;
+        if inode.is_dir() && (entry.inode == 0 || (inode.parent, inode.dirent) != (dir, number)) {
+            return Err(Error::Damaged("a directory is in a place that is not its own"));
+        }
+        Ok(Some(inode))
+    }
+
+    /// Does the same for one of the entries of a listing, which of a file too must be one of its places:
+    /// so that directories cannot share entries, and there are not more to be listed than there are.
+    pub(crate) fn listed(
+        &self,
+        place: (u32, u32),
+        entry: &DirentRecord,
+    ) -> Result<Option<InodeRecord>> {
+        let Some(inode) = self.entered(place, entry)? else { return Ok(None) };
+        let is_its_own = inode.is_dir()
+            || (inode.parent, inode.dirent) == place
+            || (inode.nlink > 1 && self.is_link(entry.inode, place)?);
+        if !is_its_own {
+            return Err(Error::Damaged("a file is in a place that is not its own"));
+        }
+        Ok(Some(inode))
+    }
+
+    /// Tells whether an entry of a directory is one of the names of an inode that has several.
+    fn is_link(&self, inode: u32, (dir, number): (u32, u32)) -> Result<bool> {
+        let wanted = [inode, dir, number];
+        let (mut low, mut high) = (0, self.section_len(Section::Links) / f::LINK_BYTES);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let record = self.record(Section::Links, middle)?;
+            match [0, 4, 8].map(|at| u32_at(record, at)).cmp(&wanted) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the target of a symbolic link that the heap of this layer has.
+    pub(crate) fn link_target(&self, record: &InodeRecord) -> Result<&[u8]> {
+        if record.size > LINK_TARGET_MAX as u64 {
+            return Err(Error::Damaged("the target of a symbolic link is too long"));
+        }
+        self.heap(record.data, record.size)
+    }
+
+    /// Returns the entry `name` of a directory, which is looked for by hash and name, and its inode.
+    /// A whiteout is no entry.
+    pub(crate) fn lookup(&self, dir: u32, name: &[u8]) -> Result<Option<u32>> {
+        let record = self.inode(dir)?;
+        if !record.is_dir() {
             return Err(Error::Damaged("a lookup in what is not a directory"));
         }
-        let (first, count) = dir.dirents();
+        let (first, count) = record.dirents();
         let hash = f::name_hash(name);
         let (mut low, mut high) = (first, first.saturating_add(count));
         while low < high {
             let middle = low + (high - low) / 2;
-            let (record, its_name) = self.dirent(middle)?;
+            let (record, its_name) = self.unchecked_dirent(middle)?;
             match record.hash.cmp(&hash).then_with(|| its_name.cmp(name)) {
                 Ordering::Less => low = middle + 1,
                 Ordering::Greater => high = middle,
-                Ordering::Equal => return Ok(Some(record)),
+                Ordering::Equal => {
+                    return Ok(self.entered((dir, middle), &record)?.map(|_| record.inode));
+                }
             }
         }
         Ok(None)

@@ -3,16 +3,19 @@
 //! The body is written once, from front to back, and hashed as it goes. The file is not an index
 //! before its header is there, so one that was cut off by a crash is refused by the reader.
 
-use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
+
+use hashbrown::HashTable;
 
 use crate::digest::{DIGEST_LEN, DiffId, Digest, HashingWriter};
 use crate::layer::Kind;
 use crate::layer::error::{Error, Result};
 use crate::layer::format as f;
 use crate::layer::format::{DirentRecord, IndexKind, InodeRecord, Section, WHITEOUT, put};
+use crate::layer::limits::{Excess, Limits};
 use crate::layer::tree::{EntryId, InodeId, ROOT, Tree};
 
 /// An index that is being written.
@@ -43,9 +46,14 @@ pub(crate) struct Tables {
 impl IndexWriter {
     /// Begins an index in an empty file, open for reading and writing.
     pub(crate) fn new(file: File) -> Result<Self> {
+        Self::within(Limits::NONE, file)
+    }
+
+    /// Does the same; its extended attributes are not more than these limits allow.
+    pub(crate) fn within(limits: Limits, file: File) -> Result<Self> {
         let mut body = BufWriter::with_capacity(128 * 1024, file.try_clone()?);
         body.write_all(&[0; f::HEADER_BYTES])?;
-        Ok(Self { file, body: HashingWriter::new(body), xattrs: XattrSets::default() })
+        Ok(Self { file, body: HashingWriter::new(body), xattrs: XattrSets::new(limits) })
     }
 
     /// Adds bytes to the heap and returns where they are.
@@ -53,6 +61,14 @@ impl IndexWriter {
         let offset = self.body.len_bytes();
         self.body.write_all(bytes)?;
         Ok(offset)
+    }
+
+    /// Reads bytes of the heap back.
+    pub(crate) fn heap_at(&mut self, offset: u64, len: usize) -> Result<Vec<u8>> {
+        self.body.flush()?;
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, f::HEADER_BYTES as u64 + offset)?;
+        Ok(bytes)
     }
 
     /// Adds a set of extended attributes and returns its number; the empty set is 0.
@@ -317,13 +333,21 @@ impl Numbered {
 }
 
 /// The sets of extended attributes of an index; equal sets are kept once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct XattrSets {
     bytes: Vec<u8>,
-    known: HashMap<Vec<u8>, u32>,
+    /// Where the sets are in the bytes, and their lengths.
+    known: HashTable<(u32, u32)>,
+    hasher: RandomState,
+    most_bytes: u64,
 }
 
 impl XattrSets {
+    fn new(limits: Limits) -> Self {
+        let (hasher, most_bytes) = (RandomState::new(), limits.text_bytes());
+        Self { bytes: Vec::new(), known: HashTable::new(), hasher, most_bytes }
+    }
+
     fn add(&mut self, set: &[(Vec<u8>, Vec<u8>)]) -> Result<u32> {
         if set.is_empty() {
             return Ok(0);
@@ -338,12 +362,25 @@ impl XattrSets {
             encoded.extend_from_slice(name);
             encoded.extend_from_slice(value);
         }
-        if let Some(number) = self.known.get(&encoded) {
-            return Ok(*number);
+        let Self { bytes, known, hasher, most_bytes } = self;
+        let hash = hasher.hash_one(encoded.as_slice());
+        if let Some((start, _)) = known.find(hash, |at| set_at(bytes, *at) == encoded) {
+            return Ok(start + 1);
         }
-        let number = len(&self.bytes)?.checked_add(1).ok_or_else(too_many)?;
-        self.bytes.extend_from_slice(&encoded);
-        self.known.insert(encoded, number);
+        let found = (bytes.len() + encoded.len()) as u64;
+        if found > *most_bytes {
+            return Err(Error::Limit { what: Excess::Xattrs, found, most: *most_bytes });
+        }
+        let at = (len(bytes)?, len(&encoded)?);
+        let number = at.0.checked_add(1).ok_or_else(too_many)?;
+        bytes.extend_from_slice(&encoded);
+        known.insert_unique(hash, at, |at| hasher.hash_one(set_at(bytes, *at)));
         Ok(number)
     }
+}
+
+/// Returns the bytes of a set.
+fn set_at(bytes: &[u8], (start, len): (u32, u32)) -> &[u8] {
+    let start = start as usize;
+    bytes.get(start..start + len as usize).unwrap_or_default()
 }

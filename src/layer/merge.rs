@@ -11,18 +11,21 @@ use std::fs::File;
 use crate::digest::{ChainId, DiffId};
 use crate::layer::error::{Error, Result};
 use crate::layer::format as f;
-use crate::layer::format::{DirentRecord, IndexKind, InodeRecord, WHITEOUT};
+use crate::layer::format::{IndexKind, InodeRecord, WHITEOUT};
 use crate::layer::index::Index;
 use crate::layer::index_write::{Head, IndexWriter, Tables};
+use crate::layer::limits::{Limits, PATH_BYTES_MAX};
 use crate::layer::path::components;
 use crate::layer::tree::{EntryId, InodeId, ROOT, Tree};
 
-/// Writes the chain index of `layers`, bottom first, to an empty file.
+/// Writes the chain index of `layers`, bottom first, to an empty file. The entries of all of them
+/// together, those too that others hide, are not more than `limits` allow.
 ///
 /// # Errors
-/// [`Error::LowerLink`] when a hard link of a layer leads to nothing in those below it.
-pub fn merge(layers: &[Index], file: File) -> Result<File> {
-    let mut tree = Tree::new();
+/// [`Error::LowerLink`] when a hard link of a layer leads to nothing in those below it,
+/// [`Error::Limit`] when there are more entries than are allowed.
+pub fn merge(layers: &[Index], limits: Limits, file: File) -> Result<File> {
+    let mut tree = Tree::within(limits);
     for number in 0..layers.len() {
         apply(layers, number, &mut tree)?;
     }
@@ -44,8 +47,8 @@ struct Apply<'a> {
     tree: &'a mut Tree,
     /// Inodes of the tree, by those of the layer that have several names.
     inodes: HashMap<u32, InodeId>,
-    /// Entries that are links to lower layers, and where they lead.
-    lower_links: Vec<(EntryId, Vec<u8>)>,
+    /// Entries that are links to lower layers, and where in the heap their targets are.
+    lower_links: Vec<(EntryId, u64, u64)>,
 }
 
 impl<'a> Apply<'a> {
@@ -57,12 +60,18 @@ impl<'a> Apply<'a> {
         if root.has(f::FLAG_OPAQUE) {
             self.tree.clear(ROOT);
         }
-        let mut pending = vec![(root, ROOT)];
-        while let Some((layer_dir, dir)) = pending.pop() {
-            let (first, count) = layer_dir.dirents();
+        let layer = self.layer()?;
+        // Whiteouts have no place of their own: directories that share them would make more of them than
+        // there are.
+        let mut left = layer.dirent_count();
+        let mut pending = vec![((0, root), ROOT)];
+        while let Some(((layer_dir, record), dir)) = pending.pop() {
+            let (first, count) = record.dirents();
+            left = left.checked_sub(count).ok_or(Error::Damaged("directories share entries"))?;
             for number in first..first.saturating_add(count) {
-                let (entry, name) = self.layer()?.dirent(number)?;
-                if let Some(subdir) = self.apply(dir, entry, name)? {
+                let (entry, name) = layer.dirent(number)?;
+                let inode = layer.listed((layer_dir, number), &entry)?;
+                if let Some(subdir) = self.apply(dir, (entry.inode, inode), name)? {
                     pending.push(subdir);
                 }
             }
@@ -78,33 +87,31 @@ impl<'a> Apply<'a> {
     fn apply(
         &mut self,
         dir: EntryId,
-        entry: DirentRecord,
+        (inode, record): (u32, Option<InodeRecord>),
         name: &[u8],
-    ) -> Result<Option<(InodeRecord, EntryId)>> {
-        if entry.inode == WHITEOUT {
+    ) -> Result<Option<((u32, InodeRecord), EntryId)>> {
+        let Some(record) = record else {
             if let Some(hidden) = self.tree.child(dir, name) {
                 self.tree.remove(hidden);
             }
             return Ok(None);
-        }
-        let record = self.layer()?.inode(entry.inode)?;
+        };
         if record.is_dir() {
             let target = self.apply_dir(dir, name, &record)?;
-            return Ok(Some((record, target)));
+            return Ok(Some(((inode, record), target)));
         }
         if record.has(f::FLAG_LOWER_LINK) {
-            let target = self.layer()?.heap(record.data, record.size)?.to_vec();
             let id = self.tree.put_link(dir, name, WHITEOUT)?;
-            self.lower_links.push((id, target));
+            self.lower_links.push((id, record.data, record.size));
             return Ok(None);
         }
-        if let Some(known) = self.inodes.get(&entry.inode) {
+        if let Some(known) = self.inodes.get(&inode) {
             self.tree.put_link(dir, name, *known)?;
             return Ok(None);
         }
         let id = self.tree.put(dir, name, self.owned(record)?)?;
         if record.nlink > 1 {
-            self.inodes.insert(entry.inode, self.tree.inode_of(id));
+            self.inodes.insert(inode, self.tree.inode_of(id));
         }
         Ok(None)
     }
@@ -156,8 +163,13 @@ impl<'a> Apply<'a> {
     }
 
     fn resolve_lower_links(self) -> Result<()> {
-        for (entry, target) in self.lower_links {
-            let path = components(&target);
+        let layer = self.layer()?;
+        for (entry, place, len) in self.lower_links {
+            if len > PATH_BYTES_MAX as u64 {
+                return Err(Error::Damaged("the target of a hard link is too long"));
+            }
+            let target = layer.heap(place, len)?;
+            let path = components(target);
             let read_link = |record: &InodeRecord| read_link(self.layers, record);
             let found = self.tree.find(&path, &read_link)?;
             match found.filter(|found| !self.tree.is_dir(*found)) {
@@ -165,7 +177,7 @@ impl<'a> Apply<'a> {
                 None => {
                     return Err(Error::LowerLink {
                         path: String::from_utf8_lossy(&self.tree.path(entry)).into_owned(),
-                        target: String::from_utf8_lossy(&target).into_owned(),
+                        target: String::from_utf8_lossy(target).into_owned(),
                     });
                 }
             }
@@ -176,5 +188,5 @@ impl<'a> Apply<'a> {
 
 fn read_link(layers: &[Index], record: &InodeRecord) -> Result<Vec<u8>> {
     let layer = layers.get(record.layer as usize).ok_or(Error::Damaged("layer number"))?;
-    layer.heap(record.data, record.size).map(<[u8]>::to_vec)
+    layer.link_target(record).map(<[u8]>::to_vec)
 }

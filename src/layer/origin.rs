@@ -83,7 +83,7 @@ fn look(
     let mut now = Known::new();
     let read_link = |record: &InodeRecord| {
         let layer = layers.get(record.layer as usize).ok_or(Error::Damaged("layer number"))?;
-        layer.heap(record.data, record.size).map(<[u8]>::to_vec)
+        layer.link_target(record).map(<[u8]>::to_vec)
     };
     let Some(start) = tree.find(path, &read_link)? else { return Ok(None) };
     let names: Vec<Vec<u8>> = path.iter().map(|name| name.to_vec()).collect();
@@ -129,8 +129,7 @@ fn has_same_content(layers: &[Index], old: &InodeRecord, new: &InodeRecord) -> R
     Ok(match kind {
         Kind::Character | Kind::Block => old.data == new.data,
         Kind::Symlink => {
-            keeper(layers, old)?.heap(old.data, old.size)?
-                == keeper(layers, new)?.heap(new.data, new.size)?
+            keeper(layers, old)?.link_target(old)? == keeper(layers, new)?.link_target(new)?
         }
         Kind::Regular => {
             let (one, two) = (keeper(layers, old)?, keeper(layers, new)?);

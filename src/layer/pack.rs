@@ -22,6 +22,8 @@ pub struct TarStream {
     current: Current,
     /// Object that the last step read, kept open for the next piece of the same file.
     open: Option<(u64, File)>,
+    /// Bytes of the tar that have not been promised by a step yet.
+    left: u64,
 }
 
 enum Current {
@@ -47,7 +49,8 @@ impl TarStream {
         if recipe.diff_id() != DiffId(index.id()) || recipe.tar_len() != index.tar_len() {
             return Err(Error::Recipe("it is that of another layer"));
         }
-        Ok(Self { index, recipe, objects, current: Current::Raw { left: 0 }, open: None })
+        let (current, left) = (Current::Raw { left: 0 }, recipe.tar_len());
+        Ok(Self { index, recipe, objects, current, open: None, left })
     }
 
     /// Returns the length of the tar in bytes.
@@ -70,10 +73,14 @@ impl TarStream {
                 Current::Object { offset, left: len }
             }
         };
+        // A recipe that says a few bytes over and over would never end.
+        let left = self.left.checked_sub(self.current_left());
+        self.left = left.ok_or(Error::Recipe("it gives more than the length of the tar"))?;
         Ok(())
     }
 
-    fn left(&self) -> u64 {
+    /// Returns how many bytes the step that is being done gives yet.
+    fn current_left(&self) -> u64 {
         match &self.current {
             Current::Raw { left } | Current::Heap { left, .. } | Current::Object { left, .. } => {
                 *left
@@ -118,13 +125,13 @@ impl Read for TarStream {
         if buffer.is_empty() {
             return Ok(0);
         }
-        while self.left() == 0 {
+        while self.current_left() == 0 {
             if matches!(self.current, Current::End) {
                 return Ok(0);
             }
             self.advance().map_err(io::Error::other)?;
         }
-        let len = usize::try_from(self.left()).unwrap_or(usize::MAX).min(buffer.len());
+        let len = usize::try_from(self.current_left()).unwrap_or(usize::MAX).min(buffer.len());
         self.read_current(buffer.get_mut(..len).unwrap_or_default())
     }
 }

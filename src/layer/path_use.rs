@@ -48,7 +48,7 @@ pub fn path_uses(layers: &[Index]) -> Result<Vec<PathUse>> {
                 least_bytes: size,
             });
             known.layers += 1;
-            known.bytes += size;
+            known.bytes = known.bytes.saturating_add(size);
             known.least_bytes = known.least_bytes.min(size);
         }
         seen = now;

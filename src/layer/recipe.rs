@@ -146,6 +146,20 @@ impl RecipeWriter {
     }
 }
 
+/// Returns the header of the recipe of a tar with this id and length, in version 1, which has no sums.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn header_without_sums(
+    diff_id: DiffId,
+    tar_len: u64,
+) -> [u8; HEADER_BYTES_WITHOUT_SUMS] {
+    let mut header = [0; HEADER_BYTES_WITHOUT_SUMS];
+    put(&mut header, R_MAGIC, MAGIC);
+    put(&mut header, R_VERSION, &VERSION_WITHOUT_SUMS.to_le_bytes());
+    put(&mut header, R_TAR_LEN, &tar_len.to_le_bytes());
+    put(&mut header, R_DIFF_ID, diff_id.0.as_bytes());
+    header
+}
+
 /// What the header of a recipe says.
 #[derive(Debug)]
 struct Header {

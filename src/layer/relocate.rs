@@ -9,17 +9,9 @@ use crate::layer::Kind;
 use crate::layer::error::Result;
 use crate::layer::path::{components, join_path};
 use crate::layer::sparse::Segment;
-use crate::layer::tar_read::{EntryKind, RawSink, TarEntry, TarReader};
+use crate::layer::tar_files::Ignored;
+use crate::layer::tar_read::{EntryKind, TarEntry, TarReader};
 use crate::layer::tar_write::{TarMeta, TarWriter};
-
-/// Takes the bytes of the old archive that are not content, of which nothing is kept.
-struct Nowhere;
-
-impl RawSink for Nowhere {
-    fn raw(&mut self, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// Writes the entries of a tar to `out`, below the directory `to`. The root's own entry is left out:
 /// the directory is what it is.
@@ -29,7 +21,8 @@ impl RawSink for Nowhere {
 pub fn relocate<W: Write>(tar: impl Read, to: &[u8], out: W) -> Result<W> {
     let mut reader = TarReader::new(tar);
     let mut writer = TarWriter::new(out);
-    while let Some(entry) = reader.next_entry(&mut Nowhere)? {
+    let mut ignored = Ignored::default();
+    while let Some(entry) = reader.next_entry(&mut ignored)? {
         let is_content = entry.kind == EntryKind::File(Kind::Regular);
         if components(&entry.path).is_empty() {
             if is_content {
@@ -121,7 +114,7 @@ mod tests {
     fn entries(tar: &[u8]) -> Vec<(String, EntryKind, String, Vec<u8>)> {
         let mut reader = TarReader::new(tar);
         let mut found = Vec::new();
-        while let Some(entry) = reader.next_entry(&mut Nowhere).unwrap() {
+        while let Some(entry) = reader.next_entry(&mut Ignored::default()).unwrap() {
             let mut content = Vec::new();
             if entry.kind == EntryKind::File(Kind::Regular) {
                 Content::new(&mut reader, &entry).read_to_end(&mut content).unwrap();

@@ -46,13 +46,26 @@ pub struct TarFiles<R> {
     left: u64,
     /// The tar has ended too early: it has no next file.
     broken: bool,
+    ignored: Ignored,
 }
 
-/// Headers and padding mean nothing here.
-struct Ignored;
+/// Takes headers and padding where they mean nothing: it counts them. What follows the end of an
+/// archive could go on for ever.
+#[derive(Debug, Default)]
+pub(crate) struct Ignored {
+    len_bytes: u64,
+}
+
+/// Most bytes that are ignored: those of a million headers, or of a tape's last block.
+const IGNORED_MAX: u64 = 1 << 30;
 
 impl RawSink for Ignored {
-    fn raw(&mut self, _: &[u8]) -> Result<()> {
+    fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        self.len_bytes += bytes.len() as u64;
+        if self.len_bytes > IGNORED_MAX {
+            let reason = "it has more than 1 GiB of headers and padding";
+            return Err(Error::Tar { reason, offset: self.len_bytes });
+        }
         Ok(())
     }
 }
@@ -60,7 +73,12 @@ impl RawSink for Ignored {
 impl<R: Read> TarFiles<R> {
     /// Returns a reader of the tar that `reader` gives.
     pub const fn new(reader: R) -> Self {
-        Self { reader: TarReader::new(reader), left: 0, broken: false }
+        Self {
+            reader: TarReader::new(reader),
+            left: 0,
+            broken: false,
+            ignored: Ignored { len_bytes: 0 },
+        }
     }
 
     /// Returns the next file; none at the end, when the reader has been read to its end too. What
@@ -71,7 +89,7 @@ impl<R: Read> TarFiles<R> {
     pub fn next_file(&mut self) -> Result<Option<TarFile>> {
         let mut buffer = vec![0; 64 * 1024];
         while self.read_content(&mut buffer)? > 0 {}
-        let Some(entry) = self.reader.next_entry(&mut Ignored)? else { return Ok(None) };
+        let Some(entry) = self.reader.next_entry(&mut self.ignored)? else { return Ok(None) };
         if entry.segments.is_some() {
             return Err(entry.refuse("it is stored as a sparse file; pack it without"));
         }

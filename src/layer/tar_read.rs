@@ -13,6 +13,7 @@ use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use crate::layer::Kind;
 use crate::layer::error::{Error, Result};
+use crate::layer::limits::{EXTENSION_MAX, LINK_TARGET_MAX, PATH_BYTES_MAX, SEGMENTS_MAX};
 use crate::layer::pax::Pax;
 use crate::layer::sparse::{Segment, parse_map, read_digits};
 use crate::layer::tar_field::{cut_at_nul, padding, parse_number, parse_time};
@@ -20,10 +21,8 @@ use crate::sys::{Time, make_device};
 
 /// Size of a block.
 pub(crate) const BLOCK: usize = 512;
-/// Longest extension record that is read.
-const MAX_EXTENSION: u64 = 1 << 20;
-/// Most pieces of a sparse file.
-const MAX_SEGMENTS: usize = 1_000_000;
+/// How much of a path an error shows.
+const SHOWN_BYTES: usize = 512;
 /// Most digits of a number of 64 bits.
 const MAX_DIGITS: usize = 20;
 
@@ -58,10 +57,27 @@ pub(crate) struct TarEntry {
 impl TarEntry {
     /// Returns the error of an entry that cannot be represented.
     pub(crate) fn refuse(&self, reason: impl Into<String>) -> Error {
-        Error::Entry {
-            path: String::from_utf8_lossy(&self.path).into_owned(),
-            reason: reason.into(),
+        Error::Entry { path: shown(&self.path), reason: reason.into() }
+    }
+
+    /// Checks that its path and where it leads are of a length that there is.
+    fn check_paths(&self) -> Result<()> {
+        let link_most = match self.kind {
+            EntryKind::File(Kind::Symlink) => LINK_TARGET_MAX,
+            _ => PATH_BYTES_MAX,
+        };
+        for (what, bytes, most) in
+            [("path", &self.path, PATH_BYTES_MAX), ("target", &self.link, link_most)]
+        {
+            if bytes.len() > most {
+                let len = bytes.len();
+                return Err(self.refuse(format!("a {what} of {len} bytes, {most} is the most")));
+            }
+            if bytes.contains(&0) {
+                return Err(self.refuse(format!("its {what} has a NUL in it")));
+            }
         }
+        Ok(())
     }
 }
 
@@ -89,6 +105,8 @@ struct Extensions {
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
     any: bool,
+    /// Length of the records so far.
+    len_bytes: u64,
 }
 
 impl<R: Read> TarReader<R> {
@@ -121,19 +139,21 @@ impl<R: Read> TarReader<R> {
             let size = u64::try_from(size).map_err(|_| self.error("a size is negative"))?;
             match header.entry_type() {
                 EntryType::XHeader => {
-                    let record = self.extension(size, raw)?;
+                    let record = self.extension(size, &mut extensions, raw)?;
                     let record = extensions.pax.add(&record);
                     record.map_err(|reason| self.error(reason))?;
                     extensions.any = true;
                 }
                 // Says things of all entries that follow; docker and others heed none of it.
-                EntryType::XGlobalHeader => drop(self.extension(size, raw)?),
+                EntryType::XGlobalHeader => drop(self.extension(size, &mut extensions, raw)?),
                 EntryType::GNULongName => {
-                    extensions.long_name = Some(cut_at_nul(self.extension(size, raw)?));
+                    let name = self.extension(size, &mut extensions, raw)?;
+                    extensions.long_name = Some(cut_at_nul(name));
                     extensions.any = true;
                 }
                 EntryType::GNULongLink => {
-                    extensions.long_link = Some(cut_at_nul(self.extension(size, raw)?));
+                    let link = self.extension(size, &mut extensions, raw)?;
+                    extensions.long_link = Some(cut_at_nul(link));
                     extensions.any = true;
                 }
                 _ => return self.entry(header, size, extensions, raw).map(Some),
@@ -214,6 +234,7 @@ impl<R: Read> TarReader<R> {
             entry.size = stored;
             self.sparse(header, &mut pax, &mut entry, raw)?;
         }
+        entry.check_paths()?;
         Ok(entry)
     }
 
@@ -264,7 +285,7 @@ impl<R: Read> TarReader<R> {
             if piece.is_empty() {
                 break;
             }
-            if segments.len() >= MAX_SEGMENTS {
+            if segments.len() >= SEGMENTS_MAX {
                 return Err(self.error("a sparse file has too many pieces"));
             }
             let (offset, len) = (self.unsigned(&piece.offset)?, self.unsigned(&piece.numbytes)?);
@@ -310,7 +331,7 @@ impl<R: Read> TarReader<R> {
     }
 
     fn piece_count(&self, count: u64) -> Result<usize> {
-        let count = usize::try_from(count).ok().filter(|count| *count <= MAX_SEGMENTS);
+        let count = usize::try_from(count).ok().filter(|count| *count <= SEGMENTS_MAX);
         count.ok_or_else(|| self.error("a sparse file has too many pieces"))
     }
 
@@ -390,10 +411,17 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Reads an extension record with its padding.
-    fn extension(&mut self, size: u64, raw: &mut impl RawSink) -> Result<Vec<u8>> {
-        if size > MAX_EXTENSION {
-            return Err(self.error("an extension record is longer than 1 MiB"));
+    /// Reads an extension record with its padding. Whatever it says, it counts among those before
+    /// one entry, which are in memory together.
+    fn extension(
+        &mut self,
+        size: u64,
+        before: &mut Extensions,
+        raw: &mut impl RawSink,
+    ) -> Result<Vec<u8>> {
+        before.len_bytes = before.len_bytes.saturating_add(size.max(BLOCK as u64));
+        if before.len_bytes > EXTENSION_MAX {
+            return Err(self.error("the extension records of an entry are longer than 1 MiB"));
         }
         let size = usize::try_from(size).unwrap_or(0);
         let mut bytes = vec![0; size.next_multiple_of(BLOCK)];
@@ -486,6 +514,16 @@ impl<R: Read> TarReader<R> {
     }
 }
 
+/// Returns a path for an error: of a long one the beginning.
+fn shown(path: &[u8]) -> String {
+    match path.get(..SHOWN_BYTES) {
+        Some(begin) if path.len() > SHOWN_BYTES => {
+            format!("{}…", String::from_utf8_lossy(begin))
+        }
+        _ => String::from_utf8_lossy(path).into_owned(),
+    }
+}
+
 fn entry_kind(entry_type: EntryType, path: &[u8]) -> Option<EntryKind> {
     let kind = match entry_type {
         EntryType::Link => return Some(EntryKind::HardLink),
@@ -504,7 +542,7 @@ fn entry_kind(entry_type: EntryType, path: &[u8]) -> Option<EntryKind> {
 
 fn refuse_type(entry_type: EntryType, path: &[u8]) -> Error {
     Error::Entry {
-        path: String::from_utf8_lossy(path).into_owned(),
+        path: shown(path),
         reason: format!("its type {:?} is not known", char::from(entry_type.as_byte())),
     }
 }

@@ -5,10 +5,14 @@
 //! entry is only taken out of its directory: what hangs below it is then unreachable, and the
 //! writer, which starts at the root, never meets it. About 110 bytes an entry.
 
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+
 use hashbrown::HashTable;
 
 use crate::layer::error::{Error, Result};
-use crate::layer::format::{FLAG_OPAQUE, InodeRecord, WHITEOUT, name_hash};
+use crate::layer::format::{FLAG_OPAQUE, InodeRecord, WHITEOUT};
+use crate::layer::limits::{Excess, LINK_STEPS_MAX, LINKS_MAX, Limits};
 
 /// Number of an entry; 0 is the root.
 pub(crate) type EntryId = u32;
@@ -18,9 +22,6 @@ pub(crate) type InodeId = u32;
 /// The root's entry.
 pub(crate) const ROOT: EntryId = 0;
 const NONE: u32 = u32::MAX;
-
-/// How many symbolic links a path may lead through, as in the kernel.
-const MAX_LINKS: usize = 40;
 
 #[derive(Debug)]
 struct Entry {
@@ -40,6 +41,12 @@ pub(crate) struct Tree {
     entries: Vec<Entry>,
     inodes: Vec<InodeRecord>,
     by_name: HashTable<EntryId>,
+    /// Hashes names with a key of this run: a layer must not be able to choose names that all have
+    /// the same place in the table.
+    hasher: RandomState,
+    limits: Limits,
+    /// Parts of targets of symbolic links that have been walked.
+    link_steps: Cell<u64>,
 }
 
 /// Gives the target of a symbolic link.
@@ -48,6 +55,11 @@ pub(crate) type ReadLink<'a> = &'a dyn Fn(&InodeRecord) -> Result<Vec<u8>>;
 impl Tree {
     /// Returns a tree of a root directory that nobody has described.
     pub(crate) fn new() -> Self {
+        Self::within(Limits::NONE)
+    }
+
+    /// Returns the same, which grows no further than these limits.
+    pub(crate) fn within(limits: Limits) -> Self {
         let root = Entry {
             parent: ROOT,
             name: 0,
@@ -62,6 +74,9 @@ impl Tree {
             entries: vec![root],
             inodes: vec![InodeRecord::IMPLICIT_DIRECTORY],
             by_name: HashTable::new(),
+            hasher: RandomState::new(),
+            limits,
+            link_steps: Cell::new(0),
         }
     }
 
@@ -129,7 +144,7 @@ impl Tree {
     /// Returns the entry `name` of a directory, whiteouts included.
     pub(crate) fn child(&self, dir: EntryId, name: &[u8]) -> Option<EntryId> {
         let same = |id: &EntryId| self.entry(*id).parent == dir && self.name(*id) == name;
-        self.by_name.find(table_hash(dir, name), same).copied()
+        self.by_name.find(self.hasher.hash_one((dir, name)), same).copied()
     }
 
     /// Returns the entries of a directory, in no order.
@@ -175,6 +190,7 @@ impl Tree {
         if let Some(old) = self.child(dir, name) {
             self.remove(old);
         }
+        self.check_room(name)?;
         let id = small(self.entries.len(), "names")?;
         let name_len = u8::try_from(name.len()).map_err(|_| Error::TooMany("bytes in a name"))?;
         let start = small(self.names.len(), "bytes of names")?;
@@ -192,16 +208,29 @@ impl Tree {
         if let Some(dir) = self.entries.get_mut(dir as usize) {
             dir.first_child = id;
         }
-        let hash = table_hash(dir, name);
-        let Self { by_name, entries, names, .. } = self;
+        let hash = self.hasher.hash_one((dir, name));
+        let Self { by_name, entries, names, hasher, .. } = self;
         by_name.insert_unique(hash, id, |other| {
             entries.get(*other as usize).map_or(0, |entry| {
                 let start = entry.name as usize;
                 let end = start + usize::from(entry.name_len);
-                table_hash(entry.parent, names.get(start..end).unwrap_or_default())
+                hasher.hash_one((entry.parent, names.get(start..end).unwrap_or_default()))
             })
         });
         Ok(id)
+    }
+
+    /// Checks that one more entry is allowed. Those that were removed count: they are in memory.
+    fn check_room(&self, name: &[u8]) -> Result<()> {
+        let limits = self.limits;
+        let counts = [
+            (Excess::Entries, self.entries.len(), limits.entries),
+            (Excess::Names, self.names.len() + name.len(), limits.text_bytes()),
+        ];
+        match counts.into_iter().find(|(_, found, most)| *found as u64 > *most) {
+            Some((what, found, most)) => Err(Error::Limit { what, found: found as u64, most }),
+            None => Ok(()),
+        }
     }
 
     /// Gives an entry another inode.
@@ -214,7 +243,7 @@ impl Tree {
     /// Takes an entry, and all below it, out of the tree.
     pub(crate) fn remove(&mut self, entry: EntryId) {
         let parent = self.entry(entry).parent;
-        let hash = table_hash(parent, self.name(entry));
+        let hash = self.hasher.hash_one((parent, self.name(entry)));
         if let Ok(found) = self.by_name.find_entry(hash, |id| *id == entry) {
             found.remove();
         }
@@ -271,21 +300,24 @@ impl Tree {
         while let Some(step) = pending.pop() {
             let entry = match step {
                 Step::Entry(entry) => Some(entry),
-                Step::Name(name) => match name.as_slice() {
-                    b"" | b"." => continue,
-                    b".." => {
-                        at = self.entry(at).parent;
-                        continue;
+                Step::Name(name) => {
+                    self.count_link_step()?;
+                    match name.as_slice() {
+                        b"" | b"." => continue,
+                        b".." => {
+                            at = self.entry(at).parent;
+                            continue;
+                        }
+                        name => self.child(at, name),
                     }
-                    name => self.child(at, name),
-                },
+                }
             };
             let Some((entry, record)) = entry.and_then(|id| Some((id, self.record(id)?))) else {
                 return Ok(None);
             };
             if record.is_dir() {
                 at = entry;
-            } else if record.is_symlink() && links < MAX_LINKS {
+            } else if record.is_symlink() && links < LINKS_MAX {
                 links += 1;
                 let target = read_link(record)?;
                 if target.starts_with(b"/") {
@@ -298,6 +330,17 @@ impl Tree {
             }
         }
         Ok(Some(at))
+    }
+
+    /// Counts a part of a link's target. Forty links of two thousand parts each are walked in a moment,
+    /// but not for each of a million entries.
+    fn count_link_step(&self) -> Result<()> {
+        let steps = self.link_steps.get() + 1;
+        self.link_steps.set(steps);
+        if steps > LINK_STEPS_MAX {
+            return Err(Error::TooMany("parts of symbolic links on the way to entries"));
+        }
+        Ok(())
     }
 
     /// Returns the entry at `path`, symbolic links followed on the way but not at its end.
@@ -327,12 +370,6 @@ enum Step {
     Name(Vec<u8>),
 }
 
-fn table_hash(dir: EntryId, name: &[u8]) -> u64 {
-    // Spreads the directory's number over all bits; the constant is 2^64 over the golden ratio.
-    let dir = u64::from(dir).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (dir ^ u64::from(name_hash(name))).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
 /// Returns a count as the index holds it.
 fn small(count: usize, what: &'static str) -> Result<u32> {
     match u32::try_from(count) {
@@ -344,6 +381,7 @@ fn small(count: usize, what: &'static str) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::format::name_hash;
     use crate::sys::mode;
 
     fn parts(path: &str) -> Vec<&[u8]> {
@@ -422,5 +460,61 @@ mod tests {
         assert_eq!(tree.children(ROOT).count(), 1);
         let entry = tree.child(ROOT, b"name").unwrap();
         assert_eq!(tree.record(entry).unwrap().data, 2);
+    }
+
+    #[test]
+    fn links_are_not_followed_for_ever() {
+        let mut tree = Tree::new();
+        tree.make_dirs(parts("a/b"), &read_link).unwrap();
+        tree.put(ROOT, b"abs", link(1)).unwrap();
+        // The target has three parts, the first of them empty.
+        tree.link_steps.set(LINK_STEPS_MAX - 4);
+        assert!(tree.make_dirs(parts("abs"), &read_link).unwrap().is_some());
+        let error = tree.make_dirs(parts("abs"), &read_link).unwrap_err();
+        assert!(matches!(error, Error::TooMany(_)), "{error}");
+    }
+
+    /// Returns 2^17 names that have the same hash, by which an index sorts them.
+    fn names_of_one_hash() -> Vec<Vec<u8>> {
+        let fold = |hash: u32, bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(hash, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+        };
+        let mut names = vec![Vec::new()];
+        for _ in 0..17 {
+            // Two blocks that lead from where all of them are to the same place.
+            let start = name_hash(&names[0]);
+            let mut seen = std::collections::HashMap::new();
+            let (one, two) = (0_u32..)
+                .find_map(|number| {
+                    let block = format!("{number:05x}").into_bytes();
+                    let other = seen.insert(fold(start, &block), block.clone());
+                    other.map(|other| (other, block))
+                })
+                .unwrap();
+            let with = |block: &[u8]| -> Vec<Vec<u8>> {
+                names.iter().map(|name| [&name[..], block].concat()).collect()
+            };
+            names = [with(&one), with(&two)].concat();
+        }
+        names
+    }
+
+    #[test]
+    fn regression_names_of_one_hash_are_found_as_quickly_as_others() {
+        let names = names_of_one_hash();
+        assert_eq!(name_hash(&names[0]), name_hash(&names[77_777]));
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut tree = Tree::new();
+            for name in &names {
+                tree.put(ROOT, name, link(0)).unwrap();
+            }
+            done.send(tree.children(ROOT).count())
+        });
+        // With all of them in one place of the table it is a matter of many minutes.
+        let count = is_done.recv_timeout(std::time::Duration::from_secs(180));
+        assert_eq!(count.expect("names of one hash are looked at one by one"), 1 << 17);
     }
 }

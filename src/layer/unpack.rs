@@ -6,6 +6,7 @@
 //! later entries replace earlier ones, a directory over a directory keeps what is in it, links
 //! inside of the layer are followed on the way to an entry.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -17,6 +18,7 @@ use crate::layer::error::{Error, Result};
 use crate::layer::format as f;
 use crate::layer::format::{IndexKind, InodeRecord, WHITEOUT};
 use crate::layer::index_write::{Head, IndexWriter, Tables};
+use crate::layer::limits::{Excess, Limits, NAME_MAX};
 use crate::layer::path::components;
 use crate::layer::recipe::{RecipeWriter, Step};
 use crate::layer::sparse::Segment;
@@ -26,8 +28,8 @@ use crate::layer::whiteout::{self, Marker};
 
 /// Bytes read from the tar at once.
 const READ_BYTES: usize = 128 * 1024;
-/// Longest name of a file (`NAME_MAX`).
-const NAME_MAX: usize = 255;
+/// So many targets of symbolic links are kept in memory; others are read back when they are needed.
+const TARGETS_KEPT: usize = 1024;
 
 /// The files that a layer is written to; both are empty and open for reading and writing.
 #[derive(Debug)]
@@ -53,18 +55,21 @@ pub struct Unpacked {
 ///
 /// # Errors
 /// [`Error::Tar`] when it is no valid archive, [`Error::Entry`] when an entry cannot be
-/// represented; the files are of no use then.
+/// represented, [`Error::Limit`] when it is more than the sink takes; the files are of no use then.
 pub fn unpack(tar: impl Read, files: LayerFiles, sink: &mut dyn ObjectSink) -> Result<Unpacked> {
     let mut tar = BufReader::with_capacity(READ_BYTES, HashingReader::new(tar));
     let mut reader = TarReader::new(&mut tar);
+    let limits = sink.limits();
     let mut unpacker = Unpacker {
-        tree: Tree::new(),
-        index: IndexWriter::new(files.index)?,
+        tree: Tree::within(limits),
+        index: IndexWriter::within(limits, files.index)?,
         recipe: RecipeWriter::new(files.recipe)?,
         contents: Contents::new(sink),
-        links: HashMap::new(),
+        targets: HashMap::new(),
+        limits,
+        size_bytes: 0,
     };
-    while let Some(entry) = reader.next_entry(&mut unpacker.recipe)? {
+    while let Some(entry) = reader.next_entry(&mut unpacker)? {
         unpacker.add(&entry, &mut reader)?;
     }
     let hashed = tar.into_inner();
@@ -78,18 +83,33 @@ struct Unpacker<'a> {
     index: IndexWriter,
     recipe: RecipeWriter,
     contents: Contents<'a>,
-    /// Targets of symbolic links by their place in the heap: links on the way to an entry are
-    /// followed without reading the heap back.
-    links: HashMap<u64, Vec<u8>>,
+    /// Targets of symbolic links by their place in the heap, those that were needed: links on the way
+    /// to an entry are followed.
+    targets: HashMap<u64, Vec<u8>>,
+    limits: Limits,
+    /// How much has come: bytes of the tar, and holes of its files.
+    size_bytes: u64,
 }
 
-impl RawSink for RecipeWriter {
+impl RawSink for Unpacker<'_> {
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
-        Self::raw(self, bytes)
+        self.count(bytes.len() as u64)?;
+        self.contents.make_room(bytes.len() as u64)?;
+        self.recipe.raw(bytes)
     }
 }
 
 impl Unpacker<'_> {
+    /// Counts what is about to come.
+    fn count(&mut self, len_bytes: u64) -> Result<()> {
+        let (found, most) = (self.size_bytes.saturating_add(len_bytes), self.limits.size_bytes);
+        self.size_bytes = found;
+        if found > most {
+            return Err(Error::Limit { what: Excess::Size, found, most });
+        }
+        Ok(())
+    }
+
     fn add<R: Read>(&mut self, entry: &TarEntry, reader: &mut TarReader<R>) -> Result<()> {
         // The content is part of the tar whatever becomes of the entry.
         let stored = self.store_content(entry, reader)?;
@@ -101,9 +121,6 @@ impl Unpacker<'_> {
             return Err(entry.refuse(format!("a name of {} bytes, 255 is the most", name.len())));
         }
         let Some((last, dirs)) = path.split_last() else { return self.add_root(entry) };
-        if last.contains(&0) {
-            return Err(entry.refuse("its name has a NUL in it"));
-        }
         match Marker::of(last).map_err(|reason| entry.refuse(reason))? {
             Some(marker) => self.add_marker(dirs, &marker),
             None => {
@@ -117,8 +134,9 @@ impl Unpacker<'_> {
 
     /// Returns the directory at a path; none where something else is in the way.
     fn parent(&mut self, dirs: &[&[u8]]) -> Result<Option<EntryId>> {
-        let links = &self.links;
-        self.tree.make_dirs(dirs.iter().copied(), &|record| link_of(links, record))
+        let Self { tree, index, targets, .. } = self;
+        let heap = RefCell::new((index, targets));
+        tree.make_dirs(dirs.iter().copied(), &|record| target_of(&heap, record))
     }
 
     /// Below what is no directory there is nothing to hide: umoci writes whiteouts for what was in a
@@ -192,7 +210,6 @@ impl Unpacker<'_> {
                 }
                 record.data = self.index.heap(&entry.link)?;
                 record.size = entry.link.len() as u64;
-                self.links.insert(record.data, entry.link.clone());
             }
             Kind::Character | Kind::Block => record.data = entry.device,
             Kind::Regular => {
@@ -219,8 +236,9 @@ impl Unpacker<'_> {
             return Err(entry.refuse("a hard link without a target"));
         }
         let target = components(&entry.link);
-        let links = &self.links;
-        match self.tree.find(&target, &|record| link_of(links, record))? {
+        let Self { tree, index, targets, .. } = self;
+        let heap = RefCell::new((index, targets));
+        match tree.find(&target, &|record| target_of(&heap, record))? {
             Some(found) if self.tree.is_dir(found) => {
                 Err(entry.refuse("a hard link to a directory"))
             }
@@ -268,6 +286,9 @@ impl Unpacker<'_> {
         if entry.kind != EntryKind::File(Kind::Regular) || entry.size == 0 {
             return Ok(None);
         }
+        let stored: Option<u64> = entry.segments.as_ref().map(|s| s.iter().map(|p| p.len).sum());
+        self.count(entry.size)?;
+        self.contents.make_room(stored.unwrap_or(entry.size))?;
         let whole = [Segment { offset: 0, len: entry.size }];
         let segments = entry.segments.as_deref().unwrap_or(&whole);
         let mut read = |buffer: &mut [u8]| reader.content(buffer);
@@ -295,6 +316,19 @@ impl Unpacker<'_> {
     }
 }
 
-fn link_of(links: &HashMap<u64, Vec<u8>>, record: &InodeRecord) -> Result<Vec<u8>> {
-    links.get(&record.data).cloned().ok_or(Error::Damaged("a symbolic link without a target"))
+/// The heap with the targets of symbolic links, and those that were read from it.
+type Heap<'a> = RefCell<(&'a mut IndexWriter, &'a mut HashMap<u64, Vec<u8>>)>;
+
+fn target_of(heap: &Heap<'_>, record: &InodeRecord) -> Result<Vec<u8>> {
+    let (index, known) = &mut *heap.borrow_mut();
+    if let Some(target) = known.get(&record.data) {
+        return Ok(target.clone());
+    }
+    let len = usize::try_from(record.size).map_err(|_| Error::TooMany("bytes in a target"))?;
+    let target = index.heap_at(record.data, len)?;
+    if known.len() >= TARGETS_KEPT {
+        known.clear();
+    }
+    known.insert(record.data, target.clone());
+    Ok(target)
 }

@@ -3,6 +3,8 @@
 //! OCI image-spec, "Representing changes". The other forms, those of a directory on disk, belong to
 //! the overlay's upper.
 
+use crate::layer::limits::{XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX};
+
 /// Prefix of a name that hides the rest of it.
 pub const PREFIX: &[u8] = b".wh.";
 /// The name that makes its directory hide all that lower layers have in it.
@@ -47,20 +49,25 @@ pub fn is_reserved(name: &[u8]) -> bool {
     name.starts_with(PREFIX)
 }
 
-/// Longest name of an extended attribute (`XATTR_NAME_MAX`).
-const XATTR_NAME_MAX: usize = 255;
-/// Longest value (`XATTR_SIZE_MAX`).
-const XATTR_SIZE_MAX: usize = 65_536;
-
 /// Checks that attributes are such as a file can have.
-pub(crate) fn check_xattrs(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), &'static str> {
+pub(crate) fn check_xattrs(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), String> {
     for (name, value) in xattrs {
         if name.is_empty() || name.len() > XATTR_NAME_MAX || name.contains(&0) {
-            return Err("the name of an extended attribute is empty, too long or has a NUL in it");
+            let text = "the name of an extended attribute is empty, too long or has a NUL in it";
+            return Err(text.to_owned());
         }
         if value.len() > XATTR_SIZE_MAX {
-            return Err("an extended attribute of more than 64 KiB");
+            let len = value.len();
+            return Err(format!(
+                "an extended attribute of {len} bytes, {XATTR_SIZE_MAX} is the most"
+            ));
         }
+    }
+    let listed: usize = xattrs.iter().map(|(name, _)| name.len() + 1).sum();
+    if listed > XATTR_LIST_MAX {
+        return Err(format!(
+            "extended attributes with names of {listed} bytes together, {XATTR_LIST_MAX} is the most"
+        ));
     }
     Ok(())
 }

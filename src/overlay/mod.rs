@@ -34,6 +34,8 @@ mod copy_up;
 mod create;
 mod error;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod handle;
 mod ids;
 mod index;

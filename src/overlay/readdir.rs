@@ -267,7 +267,13 @@ impl Listing<'_> {
 
     fn run_upper(&self, from: u64, sink: Sink<'_>) -> Result<ControlFlow<()>> {
         let skipped = usize::try_from(from).unwrap_or(usize::MAX);
-        for (name, next) in self.names.shown.iter().skip(skipped).zip(UPPER + from + 1..) {
+        for (name, next) in self
+            .names
+            .shown
+            .iter()
+            .skip(skipped)
+            .zip(UPPER.saturating_add(from).saturating_add(1)..)
+        {
             let in_lower = self.overlay.lower_has(lower_of(self.place), name)?;
             if !in_lower && self.give(name, None, next, sink)?.is_break() {
                 return Ok(ControlFlow::Break(()));

@@ -35,10 +35,22 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Returns an answer without headers.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn of(url: &str, status: u16, body: &[u8]) -> Self {
         let (url, headers) = (url.to_owned(), HeaderMap::new());
         Self { url, status, headers, body: body.to_vec() }
+    }
+
+    /// Returns the answer with a value for each header that is read anywhere, if it can be one.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn with_headers(mut self, value: &[u8]) -> Self {
+        let names = ["link", "content-type", "docker-content-digest", "www-authenticate"];
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            for name in names.into_iter().chain([RETRY_AFTER.as_str()]) {
+                self.headers.append(reqwest::header::HeaderName::from_static(name), value.clone());
+            }
+        }
+        self
     }
 
     /// Returns a header's value, if it is there and is text.

@@ -65,7 +65,7 @@ fn name(reference: &Reference) -> String {
 }
 
 /// Checks the bytes against the digest asked for and the one the registry announces.
-fn checked(reference: &Reference, answer: Answer) -> Result<RawManifest> {
+pub(super) fn checked(reference: &Reference, answer: Answer) -> Result<RawManifest> {
     let found = Digest::of(&answer.body);
     // A digest of another algorithm cannot be checked; the one asked for still is.
     let announced = answer.header("Docker-Content-Digest").map(str::parse).into_iter().flatten();

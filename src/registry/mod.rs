@@ -18,13 +18,15 @@ mod document;
 mod download;
 mod error;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod grant;
 mod host;
 mod hosts;
-mod login;
-mod manifest;
 #[cfg(test)]
 mod lies;
+mod login;
+mod manifest;
 mod options;
 mod refusal;
 mod retry;

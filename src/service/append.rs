@@ -16,7 +16,6 @@ use crate::service::browse::{Last, Tree};
 use crate::service::commit::{EMPTY_TAR, NewLayer, created, source_date_epoch};
 use crate::service::directory::DirectoryPacker;
 use crate::service::error::{Error, Result, io_error};
-use crate::service::import::unpack_tar;
 use crate::service::{ImportSource, Strata};
 use crate::store::{Claim, Stage};
 use crate::sys::Time;
@@ -89,8 +88,9 @@ impl Strata {
         name: &str,
     ) -> Result<Unpacked> {
         if to.is_empty() {
-            return unpack_tar(reader, stage, name);
+            return self.unpack_tar(reader, stage, name);
         }
+        stage.set_limits(self.limits);
         let tar = decompress(reader).map_err(io_error("read", name))?;
         self.pack_into(stage, |out, _| {
             let written = relocate(tar, to, out);

@@ -147,7 +147,9 @@ impl Strata {
                 media_type.clone_into(&mut descriptor.media_type);
             }
         }
-        stage.publish_chain(&config.rootfs.diff_ids)?;
+        stage
+            .publish_chain(&config.rootfs.diff_ids)
+            .map_err(|error| Error::merging("the new image", error))?;
         let bytes = config.to_bytes();
         let id = stage.publish_blob(&bytes)?;
         let descriptor = Descriptor::new(OCI_CONFIG, id, bytes.len() as u64);

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::digest::DiffId;
+use crate::layer::Excess;
 
 /// What the functions of this room return.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -229,6 +230,25 @@ pub enum Error {
         /// Why.
         #[source]
         source: crate::layer::Error,
+    },
+    /// A layer is larger than layers of others may be.
+    #[error(
+        "{blob}: it has {found} {what} or more, {most} are allowed; allow more with {option} or \
+         {variable}"
+    )]
+    TooLarge {
+        /// The layer.
+        blob: String,
+        /// Of what it has too much.
+        what: Excess,
+        /// How much was found.
+        found: u64,
+        /// What is allowed.
+        most: u64,
+        /// The option that allows more.
+        option: &'static str,
+        /// The variable that does.
+        variable: &'static str,
     },
     /// Nothing with this name can be pushed.
     #[error("An image does not exist locally with the tag: {0}")]
@@ -468,8 +488,35 @@ impl Error {
                 Self::Layer(source) => Self::Unpack { blob, source },
                 other => other,
             },
+            crate::layer::Error::Limit { what, found, most } => {
+                Self::too_large(blob, what, found, most)
+            }
             source => Self::Unpack { blob, source },
         }
+    }
+
+    /// Returns the error of an image whose layers could not be put on each other.
+    pub(crate) fn merging(image: &str, source: crate::store::Error) -> Self {
+        match source {
+            crate::store::Error::Layer {
+                source: crate::layer::Error::Limit { what, found, most },
+                ..
+            } => Self::too_large(image.to_owned(), what, found, most),
+            source => Self::Store(source),
+        }
+    }
+
+    /// Returns the error of what is larger than is allowed, with how to allow it.
+    pub(crate) fn too_large(blob: String, what: Excess, found: u64, most: u64) -> Self {
+        let (option, variable) = match what {
+            Excess::Size | Excess::Blob | Excess::File => {
+                ("--max-layer-size", "STRATA_MAX_LAYER_SIZE")
+            }
+            Excess::Entries | Excess::Names | Excess::Xattrs => {
+                ("--max-entries", "STRATA_MAX_ENTRIES")
+            }
+        };
+        Self::TooLarge { blob, what, found, most, option, variable }
     }
 }
 

@@ -94,7 +94,8 @@ impl Strata {
         progress: std::sync::Arc<dyn crate::service::Progress>,
     ) -> Result<Self> {
         let store = Store::open_to_check(root)?;
-        Ok(Self { store, options, registry: std::sync::Arc::default(), progress })
+        let limits = crate::service::Limits::default();
+        Ok(Self { store, options, registry: std::sync::Arc::default(), progress, limits })
     }
 
     /// Checks the store, or what one image needs of it, and shows all that is wrong to `visit`.

@@ -66,11 +66,12 @@ impl Strata {
         let mut stage = self.store.stage()?;
         let (unpacked, from) = match &request.source {
             ImportSource::Stdin => {
-                (unpack_tar(io::stdin(), &mut stage, "standard input")?, "-".to_owned())
+                let name = "standard input";
+                (self.unpack_tar(io::stdin(), &mut stage, name)?, "-".to_owned())
             }
             ImportSource::Url(url) => {
                 let shown = public_url(url);
-                (unpack_tar(self.registry()?.download(url)?, &mut stage, &shown)?, shown)
+                (self.unpack_tar(self.registry()?.download(url)?, &mut stage, &shown)?, shown)
             }
             ImportSource::Path(path) => {
                 (self.import_path(path, &mut stage, epoch)?, path.display().to_string())
@@ -95,22 +96,24 @@ impl Strata {
         let metadata = fs::metadata(path).map_err(io_error("open", &shown))?;
         if !metadata.is_dir() {
             let file = File::open(path).map_err(io_error("open", &shown))?;
-            return unpack_tar(file, stage, &shown);
+            return self.unpack_tar(file, stage, &shown);
         }
         self.pack_into(stage, |out, skipped| {
             let packer = DirectoryPacker::new(out, epoch, skipped, &|_, _| Ok(false));
             self.pack_directory(packer, path, b"")
         })
     }
-}
 
-/// Makes a layer of a tar, compressed or not, that a person knows as `name`.
-pub(crate) fn unpack_tar(
-    reader: impl Read + Send,
-    stage: &mut Stage,
-    name: &str,
-) -> Result<Unpacked> {
-    let tar = decompress(reader).map_err(io_error("read", name))?;
-    unpack(tar, stage.layer_files()?, stage)
-        .map_err(|error| Error::unpacking(name.to_owned(), error))
+    /// Makes a layer of a tar, compressed or not, that a person knows as `name`.
+    pub(crate) fn unpack_tar(
+        &self,
+        reader: impl Read + Send,
+        stage: &mut Stage,
+        name: &str,
+    ) -> Result<Unpacked> {
+        stage.set_limits(self.limits);
+        let tar = decompress(reader).map_err(io_error("read", name))?;
+        unpack(tar, stage.layer_files()?, stage)
+            .map_err(|error| Error::unpacking(name.to_owned(), error))
+    }
 }

@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use crate::archive::{self, Archived, ArchivedImage, ArchivedLayer, DOCUMENT_LIMIT_BYTES};
 use crate::digest::{DiffId, Digest, HashingReader};
 use crate::image::{Platform, Reference};
-use crate::layer::{Compressed, begins_as_tar, decompress, unpack};
+use crate::layer::{Compressed, Excess, begins_as_tar, decompress, unpack};
 use crate::service::error::{Error, Result, io_error};
 use crate::service::opened::{Documents, Kept, KeptLayer, Opened, Place};
 use crate::service::pipeline::{Counted, ReadAhead};
 use crate::service::save::plain_manifest;
 use crate::service::{Event, LayerState, Strata};
 use crate::store::{Claim, Ref, RefName, Stage};
+use crate::sys;
 
 /// What to load.
 #[derive(Clone, Debug)]
@@ -73,6 +74,7 @@ impl Strata {
     pub fn load(&self, request: &LoadRequest) -> Result<Vec<Loaded>> {
         self.store.sweep()?;
         let mut stage = self.store.stage()?;
+        stage.set_limits(self.limits);
         let shown = match &request.source {
             LoadSource::Stdin => "standard input".to_owned(),
             LoadSource::Path(path) => path.display().to_string(),
@@ -84,7 +86,9 @@ impl Strata {
             })?;
         stage.publish_layers(&layers.staged.iter().copied().collect::<Vec<_>>())?;
         for image in &images {
-            stage.publish_chain(&image.config.rootfs.diff_ids)?;
+            stage
+                .publish_chain(&image.config.rootfs.diff_ids)
+                .map_err(|error| Error::merging(&image.id.to_string(), error))?;
         }
         self.publish_images(&images, &layers, &mut stage)
     }
@@ -117,7 +121,7 @@ impl Strata {
     fn open_archive(&self, path: &Path, shown: &str, stage: &mut Stage) -> Result<Opened> {
         let metadata = fs::metadata(path).map_err(io_error("open", shown))?;
         if metadata.is_dir() {
-            return Ok(Opened::Folder(path.to_owned()));
+            return Ok(Opened::Folder(sys::open_dir_path(path)?));
         }
         let file = File::open(path).map_err(io_error("open", shown))?;
         if !metadata.is_file() {
@@ -168,6 +172,7 @@ impl Strata {
         if let Some(kept) = self.keep_known(name, (&mut *content, size), stage)? {
             return Ok(kept);
         }
+        self.check_size(name, Excess::File, size)?;
         let mut hashing = HashingReader::new(Counted::new(content, &tell));
         let mut first = Vec::new();
         (&mut hashing).take(512).read_to_end(&mut first)?;

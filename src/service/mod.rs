@@ -20,6 +20,8 @@ mod explore;
 mod export;
 mod filter;
 mod fsck;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod history;
 mod images;
 mod import;
@@ -52,6 +54,7 @@ mod umount;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use crate::layer::Excess;
 use crate::registry::Registry;
 use crate::store::Store;
 
@@ -59,7 +62,7 @@ pub use crate::bench::{
     Better, Driver, FigureReport, FixtureKind, Group, MachineFacts, Measured, Peer, Report, Size,
     Step, Unit, Watch, Workload, WorkloadReport, Workspace, merged, workload, workloads,
 };
-pub use crate::layer::{Depth, Kind};
+pub use crate::layer::{Depth, Kind, Limits};
 pub use crate::registry::{Kept, Options as RegistryOptions, Server, base64, docker_setting};
 pub use crate::store::{Footprint, MountState, Snapshot};
 pub use crate::sys::Time;
@@ -108,6 +111,7 @@ pub struct Strata {
     options: RegistryOptions,
     registry: Arc<OnceLock<Registry>>,
     progress: Arc<dyn Progress>,
+    limits: Limits,
 }
 
 impl std::fmt::Debug for Strata {
@@ -127,7 +131,15 @@ impl Strata {
         let root = std::path::absolute(root)
             .map_err(error::io_error("find", root.display().to_string()))?;
         let store = Store::open(&root)?;
-        Ok(Self { store, options, registry: Arc::default(), progress })
+        let limits = Limits::default();
+        Ok(Self { store, options, registry: Arc::default(), progress, limits })
+    }
+
+    /// Returns the same, which takes no larger images from others.
+    #[must_use]
+    pub const fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// Returns the directory of the store.
@@ -142,6 +154,14 @@ impl Strata {
         }
         let registry = Registry::new(self.options.clone())?;
         Ok(self.registry.get_or_init(|| registry))
+    }
+
+    /// Refuses what says of itself that it is larger than is allowed.
+    fn check_size(&self, name: &str, what: Excess, found: u64) -> Result<()> {
+        match self.limits.size_bytes {
+            most if found > most => Err(Error::too_large(name.to_owned(), what, found, most)),
+            _ => Ok(()),
+        }
     }
 
     fn tell(&self, event: Event) {

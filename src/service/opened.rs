@@ -6,18 +6,20 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::archive::{self, Contents, DOCUMENT_LIMIT_BYTES, Range, Source};
+use crate::archive::{self, Contents, DOCUMENT_LIMIT_BYTES, DOCUMENTS_LIMIT_BYTES, Range, Source};
 use crate::digest::{DiffId, Digest};
 use crate::service::error::{Result, io_error};
+use crate::sys::{self, Errno};
 
 /// An open archive.
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// A directory.
-    Folder(PathBuf),
+    Folder(OwnedFd),
     /// A tar on disk, uncompressed.
     Tar(File, Contents<Range>),
     /// What was kept of a stream, with its documents one behind the other in a file.
@@ -62,9 +64,8 @@ impl Opened {
     /// Returns where a file is; none when there is none of this name.
     pub(crate) fn place(&self, name: &str) -> archive::Result<Option<Place<'_>>> {
         Ok(match self {
-            Self::Folder(root) => {
-                open_below(root, name)?.map(|(file, size)| Place::Readable(Box::new(file), size))
-            }
+            Self::Folder(root) => open_below(root.as_fd(), name)?
+                .map(|(file, size)| Place::Readable(Box::new(file), size)),
             Self::Tar(file, contents) => {
                 contents.find(name)?.map(|range| part(file, *range)).transpose()?
             }
@@ -107,19 +108,27 @@ impl Source for Opened {
     }
 }
 
-/// Opens a regular file of a folder. Other kinds, which might never end, are not there.
-fn open_below(root: &Path, name: &str) -> io::Result<Option<(File, u64)>> {
-    let path = root.join(name);
-    let is_missing = |error: &io::Error| {
-        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+/// Opens a regular file of a folder. Other kinds, which might never end, are not there; links are followed
+/// inside of the folder.
+fn open_below(root: BorrowedFd<'_>, name: &str) -> archive::Result<Option<(File, u64)>> {
+    let file = match sys::open_beneath(root, Path::new(name)) {
+        Ok(file) => File::from(file),
+        Err(error) => match error.errno() {
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ENXIO => return Ok(None),
+            Errno::EXDEV => {
+                let (name, target) = (name.to_owned(), "somewhere else".to_owned());
+                let reason = "it leads out of the archive";
+                return Err(archive::Error::Link { name, target, reason });
+            }
+            errno => {
+                let error = io::Error::from_raw_os_error(errno as i32);
+                let error = io::Error::new(error.kind(), format!("{name}: {error}"));
+                return Err(error.into());
+            }
+        },
     };
-    let found = match std::fs::metadata(&path) {
-        Ok(metadata) if metadata.is_file() => File::open(&path).map(|file| (file, metadata.len())),
-        Ok(_) => return Ok(None),
-        Err(error) if is_missing(&error) => return Ok(None),
-        Err(error) => Err(error),
-    };
-    found.map(Some).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file().then_some((file, metadata.len())))
 }
 
 fn part(file: &File, range: Range) -> io::Result<Place<'static>> {
@@ -159,7 +168,13 @@ impl Documents {
     }
 
     /// Adds a document.
+    ///
+    /// # Errors
+    /// [`archive::Error::Documents`] when there are too many.
     pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<Range> {
+        if self.len_bytes + bytes.len() as u64 > DOCUMENTS_LIMIT_BYTES {
+            return Err(archive::Error::Documents { limit_bytes: DOCUMENTS_LIMIT_BYTES }.into());
+        }
         self.file.write_all(bytes).map_err(io_error("write", "what is kept of the archive"))?;
         let range = Range { offset: self.len_bytes, size: bytes.len() as u64 };
         self.len_bytes += range.size;

@@ -4,13 +4,14 @@
 //! once: fetch → hash while decompressing → unpack into staging → make durable → publish → merge the
 //! chain → set the reference. Nothing is visible by name before all of it is there.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 
 use crate::digest::{DiffId, Digest, HashingReader};
 use crate::image::{
     CONFIG_LIMIT_BYTES, Descriptor, ImageConfig, Manifest, Parsed, Platform, Reference, select,
 };
-use crate::layer::{Unpacked, decompress, unpack};
+use crate::layer::{Excess, Unpacked, decompress, unpack};
 use crate::registry::RawManifest;
 use crate::service::error::{Error, Result};
 use crate::service::pipeline::{Counted, ReadAhead, in_parallel};
@@ -74,6 +75,7 @@ impl Strata {
         let documents = self.fetch_documents(&reference, target, request.platform.as_ref())?;
         let digest = documents.target.digest;
         let mut stage = self.store.stage()?;
+        stage.set_limits(self.limits);
         stage.claim(Claim::Image(documents.manifest_digest))?;
         self.fetch_layers(&reference, &documents, &mut stage)?;
         let newer = self.publish(&reference, &documents, &mut stage)?;
@@ -140,15 +142,25 @@ impl Strata {
         stage: &mut Stage,
     ) -> Result<()> {
         let Documents { manifest, config, .. } = documents;
+        let mut here = HashMap::new();
         let mut present = Vec::new();
         for layer in &config.rootfs.diff_ids {
-            stage.claim(Claim::Layer(layer.0))?;
-            present.push((layer, self.store.has_layer(*layer)));
+            // An image may have a layer many times, and looking for it reads it.
+            let is_here = match here.get(layer) {
+                Some(is_here) => *is_here,
+                None => {
+                    stage.claim(Claim::Layer(layer.0))?;
+                    self.store.has_layer(*layer)
+                }
+            };
+            here.insert(layer, is_here);
+            present.push((layer, is_here));
         }
         // Of an image that is here already, under whatever name, nothing is told.
         let is_known = self.store.blob(manifest.config.digest).is_ok()
             && present.iter().all(|(_, is_here)| *is_here);
         let mut missing: Vec<(&Descriptor, DiffId)> = Vec::new();
+        let mut wanted = HashSet::new();
         let repository = reference.repository();
         for (blob, (layer, is_here)) in manifest.layers.iter().zip(present) {
             if is_here {
@@ -157,7 +169,8 @@ impl Strata {
                 }
                 let form = (blob.digest, blob.size, blob.media_type.as_str());
                 self.store.add_source(*layer, form, &repository)?;
-            } else if !missing.iter().any(|(_, other)| other == layer) {
+            } else if wanted.insert(*layer) {
+                self.check_size(&blob.digest.to_string(), Excess::Blob, blob.size)?;
                 self.layer(blob, LayerState::Queued);
                 missing.push((blob, *layer));
             }
@@ -225,6 +238,7 @@ impl Strata {
         download: &mut Download,
     ) -> Result<()> {
         let mut stage = self.store.stage()?;
+        stage.set_limits(self.limits);
         let result = self.unpack_blob(reference, blob, layer, (&mut *download, &mut stage));
         if matches!(result, Err(Error::WrongDigest { .. } | Error::Unpack { .. })) {
             download.clear()?;
@@ -281,7 +295,9 @@ impl Strata {
         documents: &Documents,
         stage: &mut Stage,
     ) -> Result<bool> {
-        stage.publish_chain(&documents.config.rootfs.diff_ids)?;
+        stage
+            .publish_chain(&documents.config.rootfs.diff_ids)
+            .map_err(|error| Error::merging(&reference.familiar(), error))?;
         stage.publish_blob(&documents.config_bytes)?;
         stage.publish_blob(&documents.manifest_bytes)?;
         stage.publish_blob(&documents.target.bytes)?;
@@ -324,7 +340,10 @@ fn is_garbage(error: &crate::layer::Error) -> bool {
     match error {
         crate::layer::Error::Tar { .. } => true,
         crate::layer::Error::Io(error) => error.get_ref().is_none_or(|inner| {
-            !inner.is::<crate::registry::Error>() && !inner.is::<crate::store::Error>()
+            // Those of a layer are of a form that was well understood.
+            !inner.is::<crate::registry::Error>()
+                && !inner.is::<crate::store::Error>()
+                && !inner.is::<crate::layer::Error>()
         }),
         _ => false,
     }

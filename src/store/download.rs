@@ -4,7 +4,7 @@
 //! on where this one ended, also after `kill -9`. The bytes are not trusted: they are hashed again
 //! with the rest. Whoever downloads a blob has its file locked, and others who want it wait for that: then
 //! it is there, or one of them goes on. Nobody waits for a second blob while he has a first one, so
-//! nobody waits for ever.
+//! nobody waits for ever. When the disk has no room for all of it, nothing is kept.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -20,6 +20,7 @@ use crate::digest::Digest;
 use crate::store::Store;
 use crate::store::error::{Result, io_error};
 use crate::store::files::{open_if_exists, remove_if_exists};
+use crate::store::stage::free_bytes;
 use crate::sys;
 
 /// Smaller blobs are quicker downloaded again than kept.
@@ -65,7 +66,7 @@ impl Store {
         let len_bytes = file.metadata().map_err(io_error("read", &path))?.len();
         let all = Arc::clone(self.downloads());
         all.lock().insert(path.clone());
-        let is_kept = size >= KEEP_FROM;
+        let is_kept = size >= KEEP_FROM && size <= free_bytes(&self.layout().staging())?;
         let mut download = Download { path, file, is_kept, len_bytes, all };
         if len_bytes > size {
             download.clear()?;

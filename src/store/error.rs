@@ -99,6 +99,19 @@ pub enum Error {
     /// An object that a new layer needs went away while the layer was made.
     #[error("object {0} went away while a layer that needs it was being made; try again")]
     ObjectVanished(Digest),
+    /// The disk has no room for what is to be written.
+    #[error(
+        "no room: {needed} more bytes would be written below {path}, whose file system has room for \
+         {free}; make room, or use another store with --root"
+    )]
+    NoRoom {
+        /// What is needed.
+        needed: u64,
+        /// What may still be written.
+        free: u64,
+        /// Where.
+        path: PathBuf,
+    },
     /// The name of a container is taken.
     #[error(
         "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You \

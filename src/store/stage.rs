@@ -8,11 +8,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{ChainId, DiffId, Digest};
-use crate::layer::{Index, LayerFiles, ObjectSink, Unpacked, merge};
+use crate::layer::{Index, LayerFiles, Limits, ObjectSink, Unpacked, merge};
 use crate::store::Store;
 use crate::store::error::{Error, Result, io_error, layer_error};
 use crate::store::files::{create_new, remove_if_exists, rename_over, replace, sync_dir};
@@ -28,6 +29,11 @@ const SYNC_SINGLY: usize = 32;
 const INDEX: &str = "index";
 const RECIPE: &str = "recipe";
 
+/// So much is written at most before the room on the disk is looked at again.
+const ROOM_STEP: u64 = 64 << 20;
+/// What an unpacked layer leaves of the disk to others: a fiftieth, and never more than this.
+const RESERVE_MAX: u64 = 256 << 20;
+
 /// A place to make things in.
 #[derive(Debug)]
 pub struct Stage {
@@ -36,6 +42,9 @@ pub struct Stage {
     dir: PathBuf,
     /// Objects that this stage has written and not yet published.
     staged: HashSet<Digest>,
+    limits: Limits,
+    /// How much may be written before the room on the disk is looked at again.
+    room_bytes: u64,
 }
 
 impl Stage {
@@ -45,7 +54,20 @@ impl Stage {
         let dir = store.layout().staging().join(lease.id());
         let objects = dir.join("objects");
         fs::create_dir_all(&objects).map_err(io_error("create", &objects))?;
-        Ok(Self { store: store.clone(), lease, dir, staged: HashSet::new() })
+        Ok(Self {
+            store: store.clone(),
+            lease,
+            dir,
+            staged: HashSet::new(),
+            limits: Limits::NONE,
+            room_bytes: 0,
+        })
+    }
+
+    /// Sets how much the layers may be from now on; without it there are no limits. Those that come from
+    /// somebody else have some.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// Claims something that is in the store, so that it stays while this stage lives.
@@ -138,7 +160,7 @@ impl Stage {
             layers.iter().map(|layer| self.store.layer(*layer)).collect::<Result<_>>()?;
         let path = self.dir.join("chain");
         let file = create_new(&path, 0o444)?;
-        let file = merge(&indexes, file).map_err(layer_error(&path))?;
+        let file = merge(&indexes, self.limits, file).map_err(layer_error(&path))?;
         file.sync_all().map_err(io_error("sync", &path))?;
         rename_over(&self.dir, &path, &self.store.layout().chain(chain))?;
         sync_dir(&self.store.layout().chains())
@@ -220,6 +242,21 @@ impl Stage {
         self.dir.join("large")
     }
 
+    /// Sees to it that so much can be written and the disk is not full afterwards.
+    fn make_room_for(&mut self, len_bytes: u64) -> Result<()> {
+        if len_bytes > self.room_bytes {
+            let free = free_bytes(&self.dir)?;
+            if len_bytes > free {
+                let path = self.store.root().to_owned();
+                return Err(Error::NoRoom { needed: len_bytes, free, path });
+            }
+            // Others write too; and what has been written may not be counted yet.
+            self.room_bytes = len_bytes + ((free - len_bytes) / 16).min(ROOM_STEP);
+        }
+        self.room_bytes -= len_bytes;
+        Ok(())
+    }
+
     fn put_object(&mut self, digest: Digest, bytes: &[u8]) -> Result<()> {
         if self.staged.contains(&digest) {
             return Ok(());
@@ -251,6 +288,14 @@ impl Stage {
 }
 
 impl ObjectSink for Stage {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn make_room(&mut self, len_bytes: u64) -> io::Result<()> {
+        self.make_room_for(len_bytes).map_err(io::Error::other)
+    }
+
     fn put(&mut self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
         self.put_object(digest, bytes).map_err(io::Error::other)
     }
@@ -271,6 +316,19 @@ impl Drop for Stage {
             tracing::debug!("{}: {error}", self.dir.display());
         }
     }
+}
+
+/// Returns how much more may be written to the file system of a directory.
+pub(crate) fn free_bytes(dir: &Path) -> Result<u64> {
+    let dir = File::open(dir).map_err(io_error("open", dir))?;
+    let state = sys::statfs(dir.as_fd())?;
+    if state.blocks == 0 {
+        // It does not say, as file systems of the network may.
+        return Ok(u64::MAX);
+    }
+    let bytes = |blocks: u64| blocks.saturating_mul(u64::from(state.block_size));
+    let reserve = (bytes(state.blocks) / 50).min(RESERVE_MAX);
+    Ok(bytes(state.blocks_available).saturating_sub(reserve))
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {

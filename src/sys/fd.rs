@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{AtFlags, FallocateFlags, OFlag};
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::Whence;
 
@@ -35,6 +35,16 @@ pub fn open_dir_path(path: &Path) -> Result<OwnedFd> {
 pub fn open_plain(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     check(nix::fcntl::open(path, flags, Mode::empty()), || format!("open({path:?}, {flags:?})"))
+}
+
+/// Opens the file at a path below `dir` for reading, without waiting for a writer. Symbolic links are
+/// followed, but not out of `dir` (`EXDEV`); Linux 5.6 has this.
+pub fn open_beneath(dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    check(nix::fcntl::openat2(dir, path, OpenHow::new().flags(flags).resolve(resolve)), || {
+        format!("openat2({}, {path:?}, {flags:?}, RESOLVE_BENEATH)", dir.as_raw_fd())
+    })
 }
 
 /// Makes a file without a name in `dir` (`O_TMPFILE`), open for reading and writing.

@@ -17,6 +17,8 @@ mod error;
 mod fd;
 mod fnmatch;
 mod fs;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod lock;
 mod map;
 mod mount;
@@ -34,8 +36,8 @@ pub use cpu::{Cpus, pin_to_cpu};
 pub use dir::{DirStream, RawEntry};
 pub use error::{Errno, Error, Result};
 pub use fd::{
-    allocate, check_written_back, clone_range, copy_range, dup, open, open_dir_path, open_path,
-    open_plain, open_tmpfile, punch_flags, reopen, seek_data, seek_hole, sync_fs,
+    allocate, check_written_back, clone_range, copy_range, dup, open, open_beneath, open_dir_path,
+    open_path, open_plain, open_tmpfile, punch_flags, reopen, seek_data, seek_hole, sync_fs,
 };
 pub use fnmatch::fnmatch;
 pub use fs::{

@@ -1,6 +1,8 @@
 //! Tests of the room as a whole: tars in and out, and layers on each other.
 
+mod absurd;
 mod chains;
+mod hostile;
 mod tars;
 mod told;
 mod uses;
@@ -156,7 +158,8 @@ fn merged(layers: &[Vec<u8>]) -> Result<(Chain, Vec<String>)> {
         objects.0.lock().unwrap().extend(more);
     }
     let indexes: Vec<_> = layers.into_iter().map(|layer| layer.index).collect();
-    let index = Index::open_verified(&merge(&indexes, tempfile::tempfile().unwrap())?)?;
+    let index =
+        Index::open_verified(&merge(&indexes, Limits::NONE, tempfile::tempfile().unwrap())?)?;
     let lines = list(&index);
     Ok((Chain::new(index, indexes, Arc::new(objects))?, lines))
 }

@@ -303,7 +303,7 @@ impl OverrideStat {
     }
 
     /// Parses `uid:gid:mode[:type]`.
-    fn parse(value: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         let mut fields = std::str::from_utf8(value).ok()?.splitn(4, ':');
         let uid = fields.next()?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;

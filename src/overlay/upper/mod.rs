@@ -9,7 +9,7 @@
 //! belong to the user and a mark says the rest. Nothing here knows of the lower.
 
 mod make;
-mod marks;
+pub(crate) mod marks;
 mod owner;
 mod volatile;
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::digest::{ChainId, DiffId, Digest, HashingReader};
-use crate::layer::{Index, merge, verify_recipe};
+use crate::layer::{Index, Limits, merge, verify_recipe};
 use crate::store::error::{Error, Result, io_error};
 use crate::store::files::random_name;
 use crate::store::fsck::items::{Item, What, path_of};
@@ -229,7 +229,7 @@ impl Check {
         let indexes = layers.iter().map(|layer| self.known.index(&self.store, *layer));
         // What is wrong with a layer is told of the layer.
         let Some(indexes) = indexes.collect::<Option<Vec<_>>>() else { return Ok(None) };
-        let problem = match merge(&indexes, self.nameless()?) {
+        let problem = match merge(&indexes, Limits::NONE, self.nameless()?) {
             Ok(merged) if same_header(&merged, file) => None,
             Ok(_) => Some("it is not what its layers make when they are merged".to_owned()),
             Err(error) => Some(format!("its layers cannot be merged: {}", words_of(&error))),
