@@ -19,7 +19,7 @@ use crate::common::{Crafted, Output, Packing, Registry, Session, Who, noise, spa
 const WORKERS: u64 = 6;
 const STEPS: u64 = 12;
 /// Images of the registry, which share their layers.
-const SHARED: u64 = 5;
+const SHARED: usize = 5;
 /// Images that a worker has at most.
 const OWN: u64 = 4;
 
@@ -38,6 +38,11 @@ impl Dice {
         let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % end
+    }
+
+    /// Returns a number below `end`, to choose by.
+    fn index(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).unwrap()
     }
 }
 
@@ -67,15 +72,14 @@ struct Worker<'a> {
 impl Place {
     fn new(seed: u64) -> Self {
         let registry = Registry::start();
-        let layer = |at: u64| {
-            let len = [70_000, 300, 5 << 20, 20_000, 900_000, 40][at as usize];
-            let content: Vec<u8> = noise(len + at as usize).split_off(at as usize);
-            let packing = if at % 2 == 0 { Packing::Gzip } else { Packing::Zstd };
+        let layer = |at: usize| {
+            let len = [70_000, 300, 5 << 20, 20_000, 900_000, 40][at];
+            let content: Vec<u8> = noise(len + at).split_off(at);
+            let packing = if at.is_multiple_of(2) { Packing::Gzip } else { Packing::Zstd };
             Crafted::new(packing, &[(&format!("shared-{at}"), &content), ("file", b"shared\n")])
         };
         let layers: Vec<_> = (0..6).map(layer).collect();
         for at in 0..SHARED {
-            let at = at as usize;
             let own: Vec<_> = [at, (at + 1) % 6, (at + 3) % 6].map(|at| layers[at].clone()).into();
             let diff_ids: Vec<_> = own.iter().map(|layer| layer.diff_id.as_str()).collect();
             let config = json!({
@@ -86,13 +90,13 @@ impl Place {
         }
         let seconds = setting("STRATA_STRESS_SECONDS", 0);
         let end = (seconds > 0).then(|| Instant::now() + Duration::from_secs(seconds));
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         let session = Session::new(Who::Root);
         let (killed, slowest) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { session, registry, layers, end, killed, slowest }
     }
 
-    fn shared(&self, at: u64) -> String {
+    fn shared(&self, at: usize) -> String {
         self.registry.image(&format!("shared{at}:1"))
     }
 
@@ -178,12 +182,12 @@ impl Worker<'_> {
     }
 
     fn any_shared(&mut self) -> String {
-        let at = self.dice.below(SHARED);
+        let at = self.dice.index(SHARED);
         self.place.shared(at)
     }
 
     fn any_own(&mut self) -> Option<(String, String)> {
-        let at = self.dice.below(self.images.len().max(1) as u64) as usize;
+        let at = self.dice.index(self.images.len().max(1));
         self.images.iter().nth(at).map(|(name, content)| (name.clone(), content.clone()))
     }
 
@@ -397,19 +401,21 @@ fn many_processes_work_on_one_store_and_nothing_is_lost_or_left() {
     });
     let [steps, killed, slowest] =
         [&steps, &place.killed, &place.slowest].map(|count| count.load(Ordering::Relaxed));
-    println!("{steps} commands, {killed} killed; the slowest mount took {slowest} ms");
+    eprintln!("{steps} commands, {killed} killed; the slowest mount took {slowest} ms");
     let session = &place.session;
     // The images of the registry are all there again, whole, whatever has happened to them.
     for at in 0..SHARED {
         let name = place.shared(at);
         session.run(&["pull", "-q", &name]);
-        let layer = &place.layers[at as usize];
+        let layer = &place.layers[at];
         let saved = session.path("saved.tar");
         session.run(&["save", "-o", saved.to_str().unwrap(), &name]);
         let archive = fs::read(&saved).unwrap();
         let diff_id = layer.diff_id.trim_start_matches("sha256:").as_bytes();
         assert!(archive.windows(diff_id.len()).any(|window| window == diff_id), "{name}");
     }
+    let checked = session.try_run(&["fsck"]);
+    assert_eq!(checked.code, 0, "{checked:?}");
     assert_eq!(session.run(&["ps", "-a", "-q"]), "");
     session.run(&["system", "prune", "-a", "-f"]);
     assert_eq!(session.run(&["images", "-a", "-q"]), "");
