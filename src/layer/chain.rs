@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::digest::{DiffId, Digest};
 use crate::layer::Kind;
@@ -40,6 +40,12 @@ pub trait ObjectSource: Send + Sync {
     fn verifies(&self) -> bool {
         false
     }
+}
+
+/// Opens the indexes of layers.
+pub trait LayerSource: Send + Sync {
+    /// Opens the index of a layer for reading.
+    fn open(&self, layer: DiffId) -> io::Result<File>;
 }
 
 /// The attributes of an inode, as its layer has them.
@@ -84,7 +90,10 @@ pub enum Content<'a> {
 /// A merged stack of layers.
 pub struct Chain {
     index: Index,
-    layers: Vec<Index>,
+    /// The layers, which keep short contents, links and extended attributes. One that is not open is
+    /// opened when the first of these is asked for.
+    layers: Vec<OnceLock<Index>>,
+    closed: Option<Box<dyn LayerSource>>,
     objects: Arc<dyn ObjectSource>,
 }
 
@@ -103,18 +112,26 @@ impl Chain {
     /// # Errors
     /// [`Error::Damaged`] when these are not the layers that the chain was merged from.
     pub fn new(index: Index, layers: Vec<Index>, objects: Arc<dyn ObjectSource>) -> Result<Self> {
-        if index.kind() != IndexKind::Chain {
-            return Err(Error::Damaged("it is a layer, a chain was expected"));
-        }
-        if index.layer_count() != layers.len() {
-            return Err(Error::Damaged("it has another number of layers than the image"));
-        }
-        for (number, layer) in layers.iter().enumerate() {
-            if index.layer(number)? != DiffId(layer.id()) {
-                return Err(Error::Damaged("it was merged from other layers"));
-            }
-        }
-        Ok(Self { index, layers, objects })
+        let ids: Vec<_> = layers.iter().map(|layer| DiffId(layer.id())).collect();
+        check_layers(&index, &ids)?;
+        let layers = layers.into_iter().map(OnceLock::from).collect();
+        Ok(Self { index, layers, closed: None, objects })
+    }
+
+    /// Returns the view of a chain index over its layers, bottom first, of which there may be hundreds:
+    /// none is opened before it is needed.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the chain was not merged from these layers.
+    pub fn over(
+        index: Index,
+        layers: &[DiffId],
+        source: Box<dyn LayerSource>,
+        objects: Arc<dyn ObjectSource>,
+    ) -> Result<Self> {
+        check_layers(&index, layers)?;
+        let layers = layers.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self { index, layers, closed: Some(source), objects })
     }
 
     /// Returns the id of the stack of layers.
@@ -242,6 +259,39 @@ impl Chain {
 
     /// Returns the layer that keeps the content of an inode.
     fn keeper(&self, record: &InodeRecord) -> Result<&Index> {
-        self.layers.get(record.layer as usize).ok_or(Error::Damaged("layer number"))
+        let number = record.layer as usize;
+        let layer = self.layers.get(number).ok_or(Error::Damaged("layer number"))?;
+        match layer.get() {
+            Some(index) => Ok(index),
+            None => {
+                let index = self.open_layer(self.index.layer(number)?)?;
+                Ok(layer.get_or_init(|| index))
+            }
+        }
     }
+
+    fn open_layer(&self, layer: DiffId) -> Result<Index> {
+        let source = self.closed.as_ref().ok_or(Error::Damaged("a layer is not open"))?;
+        let file = source.open(layer).map_err(|source| Error::Layer { layer, source })?;
+        let index = Index::open(&file)?;
+        match index.kind() == IndexKind::Layer && DiffId(index.id()) == layer {
+            true => Ok(index),
+            false => Err(Error::Damaged("a layer of the chain is another one")),
+        }
+    }
+}
+
+fn check_layers(index: &Index, layers: &[DiffId]) -> Result<()> {
+    if index.kind() != IndexKind::Chain {
+        return Err(Error::Damaged("it is a layer, a chain was expected"));
+    }
+    if index.layer_count() != layers.len() {
+        return Err(Error::Damaged("it has another number of layers than the image"));
+    }
+    for (number, layer) in layers.iter().enumerate() {
+        if index.layer(number)? != *layer {
+            return Err(Error::Damaged("it was merged from other layers"));
+        }
+    }
+    Ok(())
 }

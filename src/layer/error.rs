@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::digest::Digest;
+use crate::digest::{DiffId, Digest};
 use crate::layer::limits::Excess;
 
 /// What the functions of this room return.
@@ -78,6 +78,15 @@ pub enum Error {
     Object {
         /// Name of the object.
         digest: Digest,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The index of a layer could not be opened.
+    #[error("layer {layer} cannot be opened")]
+    Layer {
+        /// Which layer.
+        layer: DiffId,
         /// Why.
         #[source]
         source: io::Error,

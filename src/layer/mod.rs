@@ -51,7 +51,7 @@ mod unpack;
 pub mod whiteout;
 
 pub use account::{Account, account};
-pub use chain::{Attr, Chain, Content, Entry, ObjectSource, ROOT, Verify};
+pub use chain::{Attr, Chain, Content, Entry, LayerSource, ObjectSource, ROOT, Verify};
 pub use compression::{Compressed, Gzip, decompress};
 pub use content::ObjectSink;
 pub(crate) use copy::copy_content;

@@ -138,7 +138,6 @@ impl Strata {
             ephemeral,
         };
         self.note_use(image);
-        let lower = self.lower(image)?;
         for left in (0..TRIES).rev() {
             if request.name.is_none() {
                 container.name = random_name()?;
@@ -154,10 +153,12 @@ impl Strata {
         }
         if !ephemeral {
             let dirs = Dirs::of(&self.store, &container.id);
-            if let Err(error) = Overlay::prepare(&lower, dirs.to_upper(Sync::Always)) {
+            let lower = self.lower(image);
+            let prepare = |lower| Ok(Overlay::prepare(&lower, dirs.to_upper(Sync::Always))?);
+            if let Err(error) = lower.and_then(prepare) {
                 let lock = self.store.lock_container(&container.id)?;
                 self.store.remove_container(&container.id, &lock)?;
-                return Err(error.into());
+                return Err(error);
             }
         }
         Ok(container)

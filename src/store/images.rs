@@ -1,7 +1,7 @@
 //! Images: the blobs that describe them, the layers and the chain that they consist of.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::{ImageConfig, Manifest, Parsed};
 use crate::layer::{Chain, Index, ObjectSource, TarStream, Verify, verify_recipe};
-use crate::store::error::{Error, Result, layer_error};
+use crate::store::error::{Error, Result, io_error, layer_error};
 use crate::store::files::{open_if_exists, read_if_exists, replace};
 use crate::store::layout::set_apart;
 use crate::store::refs::readable;
@@ -237,9 +237,20 @@ impl Store {
                 self.chain_index(id, reading)?.ok_or_else(|| layer_error(&path)(gone()))?
             }
         };
-        let indexes = layers.iter().map(|layer| self.open_layer(*layer, reading));
-        let indexes = indexes.collect::<Result<_>>()?;
-        Chain::new(index, indexes, objects).map_err(layer_error(&self.layout().chain(id)))
+        let path = self.layout().chain(id);
+        if reading == Reading::Whole {
+            let indexes = layers.iter().map(|layer| self.open_layer(*layer, reading));
+            let indexes = indexes.collect::<Result<_>>()?;
+            return Chain::new(index, indexes, objects).map_err(layer_error(&path));
+        }
+        for layer in layers {
+            let path = self.layout().layer_index(*layer);
+            if !fs::exists(&path).map_err(io_error("read", &path))? {
+                // This says why.
+                self.layer(*layer)?;
+            }
+        }
+        Chain::over(index, layers, Box::new(self.objects()), objects).map_err(layer_error(&path))
     }
 
     /// Returns a reader of the tar of a layer, bit for bit.

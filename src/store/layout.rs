@@ -137,6 +137,11 @@ impl Layout {
         self.root.join("checked")
     }
 
+    /// Where the index of a collected layer waits to be deleted.
+    pub(crate) fn trashed_layer(&self, layer: DiffId) -> PathBuf {
+        self.trash().join(format!("layer-{}.idx", layer.0.hex()))
+    }
+
     /// Where a collected object waits to be deleted.
     pub(crate) fn trashed_object(&self, digest: Digest) -> PathBuf {
         self.trash().join(format!("object-{}", digest.hex()))

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::digest::{Digest, HashingReader};
-use crate::layer::ObjectSource;
+use crate::digest::{DiffId, Digest, HashingReader};
+use crate::layer::{LayerSource, ObjectSource};
 use crate::store::error::{Result, io_error};
 use crate::store::files::open_if_exists;
 use crate::store::layout::Layout;
@@ -73,14 +74,24 @@ impl Objects {
 
 impl ObjectSource for Objects {
     fn open(&self, digest: Digest) -> io::Result<File> {
-        let path = self.layout.object(digest);
-        match File::open(&path) {
-            // The collector moves aside what it thinks is unused and brings back what is not.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                File::open(self.layout.trashed_object(digest)).or_else(|_| File::open(&path))
-            }
-            other => other,
+        open_or_trashed(&self.layout.object(digest), &self.layout.trashed_object(digest))
+    }
+}
+
+/// Opens a file that is in use. The collector moves aside what it thinks is unused and brings back what
+/// is not.
+fn open_or_trashed(path: &Path, trashed: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            File::open(trashed).or_else(|_| File::open(path))
         }
+        other => other,
+    }
+}
+
+impl LayerSource for Objects {
+    fn open(&self, layer: DiffId) -> io::Result<File> {
+        open_or_trashed(&self.layout.layer_index(layer), &self.layout.trashed_layer(layer))
     }
 }
 
