@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::store::error::{Error, Result, io_error};
-use crate::store::files::{list, open_lock, remove_if_exists, replace, sync_dir};
+use crate::store::files::{
+    Durable, list, open_lock, remove_if_exists, replace, replace_as, sync_dir,
+};
 use crate::store::refs::readable;
 use crate::store::{Store, record};
 use crate::sys;
@@ -95,14 +97,15 @@ impl Store {
         }
         let lock = staged.join("lock");
         File::create(&lock).map_err(io_error("create", &lock))?;
-        replace(
-            &self.layout().staging(),
-            &staged.join("config.json"),
-            &record::encode_pretty(container),
-        )?;
+        let durable = if container.ephemeral { Durable::No } else { Durable::Yes };
+        let (staging, config) = (self.layout().staging(), staged.join("config.json"));
+        replace_as(&staging, &config, &record::encode_pretty(container), durable)?;
         let path = self.layout().container(&container.id);
         fs::rename(&staged, &path).map_err(io_error("create", &path))?;
-        sync_dir(&self.layout().containers())
+        match durable {
+            Durable::Yes => sync_dir(&self.layout().containers()),
+            Durable::No => Ok(()),
+        }
     }
 
     /// Gives a container another name, which must not be taken.
@@ -123,8 +126,30 @@ impl Store {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
                 Ok(None)
             }
+            Err(Error::Record { .. }) if self.is_left_container(id) => Ok(None),
             other => other,
         }
+    }
+
+    /// Tells whether a crash of the machine has left this of a container that was there only for its
+    /// mount: a record without content, and an empty writable layer.
+    pub(crate) fn is_left_container(&self, id: &str) -> bool {
+        is_left_by_crash(&self.layout().container(id).join("config.json"))
+            && fs::read_dir(self.upper(id)).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
+    /// Removes what a crash of the machine has left of such containers.
+    pub(crate) fn sweep_containers(&self) -> Result<()> {
+        for id in list(&self.layout().containers())? {
+            // The directory of a writable layer can be removed only while it is empty.
+            if self.is_left_container(&id) && fs::remove_dir(self.upper(&id)).is_ok() {
+                match self.lock_container(&id) {
+                    Ok(lock) => self.remove_container(&id, &lock)?,
+                    Err(error) => tracing::debug!("{error}"),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns all containers, newest first. A damaged one is told, and does not hide the others.
@@ -157,8 +182,11 @@ impl Store {
     pub fn remove_container(&self, id: &str, _lock: &ContainerLock) -> Result<()> {
         let path = self.layout().container(id);
         let trash = self.layout().trash().join(format!("container-{id}"));
+        let is_durable = self.container(id)?.is_some_and(|container| !container.ephemeral);
         fs::rename(&path, &trash).map_err(io_error("remove", &path))?;
-        sync_dir(&self.layout().containers())?;
+        if is_durable {
+            sync_dir(&self.layout().containers())?;
+        }
         remove_tree(&trash)
     }
 
@@ -201,7 +229,8 @@ impl Store {
 
     /// Records a mount; the caller holds the container's lock as long as it serves the mount.
     pub fn set_mounted(&self, id: &str, state: &MountState, _lock: &ContainerLock) -> Result<()> {
-        replace(&self.layout().staging(), &self.state_path(id), &record::encode(state))
+        let bytes = record::encode(state);
+        replace_as(&self.layout().staging(), &self.state_path(id), &bytes, Durable::No)
     }
 
     /// Records that a container is not mounted any more.
@@ -242,7 +271,11 @@ impl Store {
     }
 
     fn recorded_mount(&self, id: &str) -> Result<Option<MountState>> {
-        record::read(&self.state_path(id))
+        let path = self.state_path(id);
+        match record::read(&path) {
+            Err(Error::Record { .. }) if is_left_by_crash(&path) => Ok(None),
+            other => other,
+        }
     }
 
     fn state_path(&self, id: &str) -> PathBuf {
@@ -262,6 +295,12 @@ impl Store {
             None => Ok(()),
         }
     }
+}
+
+/// Tells whether a record is one that was not made durable, and that a crash of the machine has kept
+/// the name of and nothing else.
+pub(crate) fn is_left_by_crash(record: &Path) -> bool {
+    fs::read(record).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
 }
 
 /// Removes a directory with all below it, directories without permissions too.

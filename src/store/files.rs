@@ -27,12 +27,35 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     sync().map_err(io_error("sync", path))
 }
 
+/// Whether what is written has to be there after a crash of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// It has.
+    Yes,
+    /// It says something of running processes, which are gone then. What a crash leaves of the file may
+    /// be empty.
+    No,
+}
+
 /// Replaces the file `path` by `bytes`, through a file in `staging` on the same file system: after
 /// a crash one of the two is there, whole. Directories above `path` are made.
 pub(crate) fn replace(staging: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_as(staging, path, bytes, Durable::Yes)
+}
+
+/// Does the same, durable or not: readers find one of the two whole in any case.
+pub(crate) fn replace_as(
+    staging: &Path,
+    path: &Path,
+    bytes: &[u8],
+    durable: Durable,
+) -> Result<()> {
     let temporary = staging.join(format!("file-{}", random_name()?));
     let mut file = create_new(&temporary, 0o644)?;
-    let write = file.write_all(bytes).and_then(|()| file.sync_all());
+    let write = file.write_all(bytes).and_then(|()| match durable {
+        Durable::Yes => file.sync_all(),
+        Durable::No => Ok(()),
+    });
     write.map_err(io_error("write", &temporary))?;
     let parent = path.parent().unwrap_or(path);
     let rename = || match rename_over(staging, &temporary, path) {
@@ -49,7 +72,10 @@ pub(crate) fn replace(staging: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
         }
         return Err(error);
     }
-    sync_dir(parent)
+    match durable {
+        Durable::Yes => sync_dir(parent),
+        Durable::No => Ok(()),
+    }
 }
 
 /// Gives a file its name. A directory that is in the way does not belong there, and is moved to

@@ -107,8 +107,9 @@ impl Store {
         Ok(file)
     }
 
-    /// Removes what dead processes have left in staging.
+    /// Removes what dead processes have left in staging, and a crash of the machine among containers.
     fn sweep_staging(&self) -> Result<()> {
+        self.sweep_containers()?;
         let dir = self.layout().staging();
         for name in list(&dir)? {
             let path = dir.join(&name);

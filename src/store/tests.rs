@@ -346,6 +346,27 @@ fn a_container_has_one_owner_at_a_time() {
 }
 
 #[test]
+fn what_a_crash_of_the_machine_leaves_of_a_mount_is_swept() {
+    let (_folder, store) = store();
+    let mount = Container { ephemeral: true, ..container("mount", Digest::of(b"x")) };
+    let work = container("work", Digest::of(b"x"));
+    for made in [&mount, &work] {
+        store.create_container(made).unwrap();
+        // Of what was not made durable the name may be there and nothing else.
+        let record = store.root().join("containers").join(&made.id).join("config.json");
+        fs::write(record, [0; 3]).unwrap();
+    }
+    fs::write(store.upper(&work.id).join("file"), "precious").unwrap();
+    assert_eq!(store.containers().unwrap(), []);
+    store.sweep().unwrap();
+    assert!(!store.upper(&mount.id).exists());
+    assert!(store.upper(&work.id).join("file").exists(), "changes are never swept");
+    assert!(store.container(&work.id).is_err(), "its record is damaged");
+    let left = fs::read_dir(store.root().join("containers")).unwrap().count();
+    assert_eq!(left, 1);
+}
+
+#[test]
 fn collecting_takes_what_nothing_names() {
     let (_folder, store) = store();
     let keep = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE), ("b", &[1; 5000])]));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::store::containers::is_left_by_crash;
 use crate::store::error::{Error, Result};
 use crate::store::files::list_if_there;
 use crate::store::fsck::known::short_id;
@@ -55,6 +56,10 @@ impl Check {
     }
 
     fn check_container(&self, id: &str, path: &Path, faults: &mut Vec<Fault>) -> Result<()> {
+        if self.store.is_left_container(id) {
+            // The next that makes something sweeps it.
+            return Ok(());
+        }
         let config = path.join("config.json");
         if set_apart(&config).exists() && !config.exists() {
             let problem = format!(
@@ -73,7 +78,9 @@ impl Check {
         self.check_bytes(&config, Part::Config(id.to_owned()), Missing::IsWrong, checked, faults);
         let state = path.join("state");
         let part = Part::State(id.to_owned());
-        self.check_record::<MountState>(&state, part, Missing::IsFine, faults);
+        if !is_left_by_crash(&state) {
+            self.check_record::<MountState>(&state, part, Missing::IsFine, faults);
+        }
         self.check_mark(&path.join("snapshots.lock"), faults);
         let lock = path.join("lock");
         if lock.symlink_metadata().is_err() {
