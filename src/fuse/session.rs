@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use crate::fuse::abi::init;
 use crate::fuse::device::Device;
 use crate::fuse::error::{Error, Result};
+use crate::fuse::look::wait_for_answer;
 use crate::fuse::ops::Requests;
 use crate::fuse::options::{MountOptions, Transport};
 use crate::fuse::serve::{self, Rings};
@@ -194,11 +195,8 @@ fn serve(
     let rings = rings.filter(|_| agreed & init::OVER_IO_URING != 0);
     let transport = if rings.is_some() { Transport::IoUring } else { Transport::DevFuse };
     let serving = serve::begin(&(Arc::new(requests), device), rings)?;
-    // The mount is asked from another thread than those that answer.
-    match std::fs::read_dir(target) {
-        Ok(_) => Ok(Mount { target: target.to_owned(), transport, serving }),
-        Err(source) => Err(Error::Silent { target: target.to_owned(), source }),
-    }
+    wait_for_answer(target)?;
+    Ok(Mount { target: target.to_owned(), transport, serving })
 }
 
 impl Mount {

@@ -182,7 +182,9 @@ impl Store {
     pub fn remove_container(&self, id: &str, _lock: &ContainerLock) -> Result<()> {
         let path = self.layout().container(id);
         let trash = self.layout().trash().join(format!("container-{id}"));
-        let is_durable = self.container(id)?.is_some_and(|container| !container.ephemeral);
+        let found = self.container(id);
+        // One whose record is damaged may be any.
+        let is_durable = found.map_or(true, |found| found.is_some_and(|found| !found.ephemeral));
         fs::rename(&path, &trash).map_err(io_error("remove", &path))?;
         if is_durable {
             sync_dir(&self.layout().containers())?;

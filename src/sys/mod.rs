@@ -50,8 +50,9 @@ pub use map::MappedFile;
 pub use mount::{MountFlags, Unmount, fusermount, mount_fuse, unmount};
 pub use process::{
     Forked, become_session_leader, block_end_signals, block_interrupts, close_inherited,
-    effective_ids, exit_at_once, fork, keep_little_memory, null_stdio, pipe, process_start_ticks,
-    raise_open_files_limit, return_freed_memory, set_umask, unblock_end_signals,
+    effective_ids, exit_at_once, fork, keep_little_memory, leave_open_files, null_stdio, pipe,
+    process_start_ticks, raise_open_files_limit, return_freed_memory, set_umask,
+    unblock_end_signals,
     wait_for_end_signal, wait_for_exit, wait_for_interrupt,
 };
 pub use random::random_bytes;
