@@ -33,9 +33,7 @@ fn fresh(tar: &[u8], objects: &Objects, paths: &[String], place: &Path) -> Fresh
 
 fn write_to_each(fresh: Fresh) -> Fresh {
     for ino in &fresh.files {
-        let fh = fresh.overlay.open(*ino).unwrap();
-        fresh.overlay.write(fh, b"changed", 0).unwrap();
-        fresh.overlay.release(fh);
+        fresh.overlay.write(*ino, b"changed", 0).unwrap();
     }
     fresh
 }
@@ -43,7 +41,7 @@ fn write_to_each(fresh: Fresh) -> Fresh {
 fn change_each(fresh: Fresh) -> Fresh {
     for ino in &fresh.files {
         let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
-        fresh.overlay.setattr(*ino, None, set).unwrap();
+        fresh.overlay.setattr(*ino, set).unwrap();
     }
     fresh
 }

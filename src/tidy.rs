@@ -52,7 +52,7 @@ const HOMES: [(&str, &[&str]); 24] = [
     ("liblzma", &["layer"]),
     ("memmap2", &["layer", "sys"]),
     ("hashbrown", &["layer", "overlay"]),
-    ("lru", &["overlay"]),
+    ("lru", &["fuse", "overlay"]),
     ("io_uring", &["sys"]),
     ("libc", &["sys"]),
     ("nix", &["sys"]),

@@ -12,6 +12,7 @@ mod browse;
 mod containers;
 mod cp;
 mod crash;
+mod data;
 mod diff;
 mod docker;
 mod explore;

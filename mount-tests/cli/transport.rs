@@ -31,9 +31,9 @@ fn a_mount_uses_the_transport_that_is_asked_for() {
             assert_eq!(content, "content\n");
             let told = if name == "ring" { "io-uring" } else { "dev-fuse" };
             let status = session.run(&["ps", "--format", "{{.Status}}"]);
-            assert!(status.trim().ends_with(&format!(" ({told})")), "{status}");
+            assert!(status.trim().ends_with(&format!(" ({told}, cache)")), "{status}");
             let list = session.run(&["mount"]);
-            assert!(list.contains(&format!(" ({told}) for ")), "{list}");
+            assert!(list.contains(&format!(" ({told}, cache) for ")), "{list}");
             let pid = list.split("served by ").nth(1).unwrap().split(' ').next().unwrap();
             assert!(threads(pid, name) >= 2, "{transport}");
             session.unmount("mount");

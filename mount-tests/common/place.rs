@@ -200,13 +200,22 @@ fn run_in_all(
 }
 
 /// Returns how a mount is made first, and how again: every test meets each transport of each kind of
-/// user, and what one has left is seen through the other.
-fn transports(who: Who, lower: Lower) -> [&'static str; 2] {
-    let both = ["transport=auto", "transport=dev-fuse"];
-    match (who, lower) {
-        (Who::Root, Lower::Image) | (Who::User, Lower::Dirs) => both,
-        (Who::User, Lower::Image) | (Who::Root, Lower::Dirs) => [both[1], both[0]],
-    }
+/// user, and each way of contents, and what one has left is seen through the other.
+fn ways(who: Who, lower: Lower) -> [String; 2] {
+    let both = match (who, lower) {
+        (Who::Root, Lower::Image) => ["auto,data=cache", "dev-fuse,data=passthrough"],
+        (Who::Root, Lower::Dirs) => ["dev-fuse,data=passthrough", "auto,data=cache"],
+        (Who::User, Lower::Image) => ["dev-fuse", "auto"],
+        (Who::User, Lower::Dirs) => ["auto", "dev-fuse"],
+    };
+    both.map(|way| match (who, std::env::var("STRATA_TEST_DATA")) {
+        // A person wants all of them in one way.
+        (Who::Root, Ok(data)) => {
+            let (transport, _) = way.split_once(',').unwrap();
+            format!("transport={transport},data={data}")
+        }
+        _ => format!("transport={way}"),
+    })
 }
 
 /// Runs a test in a mount of plain directories.
@@ -224,7 +233,7 @@ fn in_stack(session: &Session, test: &(impl Fn(&Place) + Sync)) {
     let target = dir.to_str().unwrap();
     let [top, bottom, upper, work] = [&top, &bottom, &upper, &work].map(|path| path.display());
     let options = format!("lowerdir={top}:{bottom},upperdir={upper},workdir={work},metacopy=on");
-    let [first, second] = transports(session.who, Lower::Dirs);
+    let [first, second] = ways(session.who, Lower::Dirs);
     session.run(&["overlay", "-o", &format!("{options},{first}"), target]);
     let before = run_in_all(session, Lower::Dirs, &dir, test);
     session.detach(&dir);
@@ -240,12 +249,12 @@ fn in_mount(session: &Session, test: &(impl Fn(&Place) + Sync)) {
     let target = dir.to_str().unwrap();
     let container = dir.parent().and_then(Path::file_name).unwrap().to_str().unwrap();
     session.run(&["create", "--name", container, "test/image"]);
-    let [first, second] = transports(session.who, Lower::Image);
+    let [first, second] = ways(session.who, Lower::Image);
     // Devices are what a mount shows only when it is asked to.
-    session.run(&["mount", "-o", first, "-o", "dev", container, target]);
+    session.run(&["mount", "-o", &first, "-o", "dev", container, target]);
     let before = run_in_all(session, Lower::Image, &dir, test);
     session.unmount(target);
-    session.run(&["mount", "-o", second, "-o", "dev", container, target]);
+    session.run(&["mount", "-o", &second, "-o", "dev", container, target]);
     let after = session.who.act(|| seen(&dir));
     assert_eq!(differences(&before, &after), Vec::<String>::new(), "after a remount");
     session.unmount(target);

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use strata::digest::{Digest, HashingReader};
 use strata::layer::{Index, Kind, LayerFiles, Limits, merge, unpack};
 use strata::overlay::{
-    Attr, Caller, ChangeKind, Error, Fh, Ino, Item, NewFile, Overlay, Owners, ReadDir, Rename,
-    SetAttr, SetXattr, Sync, UpperDirs, Writes,
+    Attr, Caller, ChangeKind, Error, Ino, Item, NewFile, Overlay, Owners, ReadDir, Rename, SetAttr,
+    SetXattr, Sync, UpperDirs, Writes,
 };
 use strata::sys::{SetTime, Time};
 
@@ -23,9 +23,9 @@ use crate::stack::Stack;
 
 const CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 
+/// A file that a program has open: the kernel knows it for so long.
 struct Handle {
     ino: Ino,
-    fh: Fh,
     known: Vec<Ino>,
 }
 
@@ -101,11 +101,7 @@ impl Mounted {
 
     pub(crate) fn remount(&mut self) {
         let before = self.overlay.is_some().then(|| self.numbers());
-        for handle in &mut self.handles {
-            if let (Some(handle), Some(overlay)) = (handle.take(), &self.overlay) {
-                overlay.release(handle.fh);
-            }
-        }
+        self.handles = [const { None }; 4];
         self.known.clear();
         self.overlay = None;
         let (upper, work) = (self.dir("upper"), self.dir("work"));
@@ -164,9 +160,7 @@ impl Mounted {
             Op::Create(path, mode) => {
                 let (dir, name) = self.place(path)?;
                 let created = self.overlay().create(dir, name, u32::from(*mode), CALLER);
-                let (attr, fh) = created.map_err(|error| errno(&error))?;
-                self.known.push(attr.ino);
-                self.overlay().release(fh);
+                self.known.push(created.map_err(|error| errno(&error))?.ino);
                 return Ok(String::new());
             }
             Op::Mkdir(path, mode) => return self.make(path, NewFile::Directory, *mode),
@@ -206,7 +200,7 @@ impl Mounted {
             }
             Op::Stat(path) => {
                 let ino = self.find(path)?;
-                return self.describe(ino, None).map_err(|error| errno(&error));
+                return self.describe(ino).map_err(|error| errno(&error));
             }
             Op::Remount => {
                 self.remount();
@@ -252,7 +246,7 @@ impl Mounted {
             other => panic!("not a change of attributes: {other:?}"),
         };
         let ino = self.find(path)?;
-        Ok(self.overlay().setattr(ino, None, set).map(drop))
+        Ok(self.overlay().setattr(ino, set).map(drop))
     }
 
     fn make(&mut self, path: &[u8], new: NewFile<'_>, mode: u16) -> Answer {
@@ -276,17 +270,16 @@ impl Mounted {
 
     fn open(&mut self, path: &[u8], truncate: bool) -> Answer {
         let ino = self.find(path)?;
-        let fh = self.overlay().open(ino).map_err(|error| errno(&error))?;
+        self.overlay().open(ino).map_err(|error| errno(&error))?;
         if truncate {
             // As the kernel does it.
             let set = SetAttr { size: Some(0), ..SetAttr::default() };
-            self.overlay().setattr(ino, Some(fh), set).map_err(|error| errno(&error))?;
+            self.overlay().setattr(ino, set).map_err(|error| errno(&error))?;
         }
         let Some(free) = self.handles.iter().position(Option::is_none) else {
-            self.overlay().release(fh);
             return Err("EMFILE");
         };
-        self.handles[free] = Some(Handle { ino, fh, known: std::mem::take(&mut self.known) });
+        self.handles[free] = Some(Handle { ino, known: std::mem::take(&mut self.known) });
         Ok(free.to_string())
     }
 
@@ -301,29 +294,28 @@ impl Mounted {
         };
         if matches!(op, Op::Close(_)) {
             let handle = self.handles[number].take().ok_or("closed")?;
-            self.overlay().release(handle.fh);
             self.known.extend(handle.known);
             return Ok(String::new());
         }
         let handle = self.handles[number].as_ref().ok_or("closed")?;
-        let (ino, fh) = (handle.ino, handle.fh);
+        let ino = handle.ino;
         let overlay = self.overlay();
         let fail = |error: Error| errno(&error);
         match op {
             Op::Read(_, offset, len) => {
                 let mut bytes = vec![0; usize::from(*len)];
-                let read = overlay.read(ino, Some(fh), &mut bytes, u64::from(*offset));
+                let read = overlay.read(ino, &mut bytes, u64::from(*offset));
                 Ok(Digest::of(&bytes[..read.map_err(fail)?]).short())
             }
             Op::Write(_, offset, len, byte) => {
                 let bytes = vec![*byte; usize::from(*len)];
-                overlay.write(fh, &bytes, u64::from(*offset)).map_err(fail)?;
+                overlay.write(ino, &bytes, u64::from(*offset)).map_err(fail)?;
                 Ok(String::new())
             }
-            Op::FstatHandle(_) => self.describe(ino, Some(fh)).map_err(fail),
+            Op::FstatHandle(_) => self.describe(ino).map_err(fail),
             Op::TruncateHandle(_, size) => {
                 let set = SetAttr { size: Some(u64::from(*size)), ..SetAttr::default() };
-                overlay.setattr(ino, Some(fh), set).map_err(fail)?;
+                overlay.setattr(ino, set).map_err(fail)?;
                 Ok(String::new())
             }
             other => panic!("not an operation on a handle: {other:?}"),
@@ -353,7 +345,7 @@ impl Mounted {
                 break;
             }
         }
-        self.overlay().release(fh);
+        self.overlay().close_dir(fh);
         for ino in forget {
             self.overlay().forget(ino, 1);
         }
@@ -363,18 +355,14 @@ impl Mounted {
         Ok(names.join(" "))
     }
 
-    fn describe(&self, ino: Ino, fh: Option<Fh>) -> strata::overlay::Result<String> {
+    fn describe(&self, ino: Ino) -> strata::overlay::Result<String> {
         let overlay = self.overlay();
         let attr = overlay.getattr(ino)?;
         let content = match attr.kind() {
             Kind::Symlink => overlay.read_link(ino)?.as_bytes().to_vec(),
             Kind::Regular => {
-                let opened = if fh.is_none() { Some(overlay.open(ino)?) } else { None };
                 let mut bytes = vec![0; 20_000];
-                let len = overlay.read(ino, fh.or(opened), &mut bytes, 0)?;
-                if let Some(opened) = opened {
-                    overlay.release(opened);
-                }
+                let len = overlay.read(ino, &mut bytes, 0)?;
                 bytes.truncate(len);
                 assert_eq!(attr.size, len as u64, "size of {ino:?}");
                 bytes
@@ -411,7 +399,7 @@ impl Mounted {
         let mut tree = Tree::new();
         let mut pending = vec![(Ino::ROOT, Vec::new())];
         while let Some((ino, path)) = pending.pop() {
-            let line = self.describe(ino, None).expect("a file that is listed can be read");
+            let line = self.describe(ino).expect("a file that is listed can be read");
             tree.insert(format!("/{}", text(&path)), line);
             if self.overlay().getattr(ino).expect("attributes").kind() == Kind::Directory {
                 for name in self.list(ino).expect("a listing").split_whitespace() {
@@ -499,7 +487,7 @@ impl Mounted {
                 ControlFlow::Continue(())
             });
             read.expect("a listing");
-            self.overlay().release(fh);
+            self.overlay().close_dir(fh);
             for (name, ino, kind) in
                 listed.into_iter().filter(|(name, ..)| name != "." && name != "..")
             {

@@ -104,10 +104,13 @@ impl Worlds {
         let target = self.dir(world, "merged");
         let shown = target.to_str().unwrap();
         match world {
-            World::Image => drop(self.session.run(&["mount", "-o", "volatile,dev", "box", shown])),
+            World::Image => {
+                let options = "volatile,dev,data=passthrough";
+                drop(self.session.run(&["mount", "-o", options, "box", shown]));
+            }
             World::Dirs => {
-                let options =
-                    format!("{},metacopy=on,fsync=0,transport=dev-fuse", self.options(world));
+                let ways = "metacopy=on,fsync=0,transport=dev-fuse,data=cache";
+                let options = format!("{},{ways}", self.options(world));
                 self.session.run(&["overlay", "-o", &options, shown]);
             }
             World::Kernel => {

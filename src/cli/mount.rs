@@ -27,7 +27,8 @@ use crate::service::{Background, MountRequest, Serving};
                   nodirsync defaults, allow_other, noallow_other, \
                   default_permissions, acl, noacl, timeout=SECONDS (the kernel believes for so long what \
                   it was told; for ever), transport=auto|dev-fuse|io-uring, \
-                  verify=open|always|off, context=LABEL (SELinux), and volatile (nothing is synced; \
+                  data=auto|cache|passthrough (whether the kernel keeps contents, or reads and writes files \
+                  itself), verify=open|always|off, context=LABEL (SELinux), and volatile (nothing is synced; \
                   what a crash leaves is not defined)."
 )]
 pub(crate) struct Arguments {
@@ -136,7 +137,7 @@ fn list(context: &Context) -> Result<(), Failure> {
         let status = match row.alive {
             true => {
                 let age = ago(row.state.since, now);
-                let by = row.state.transport.as_ref().map(|name| format!(" ({name})"));
+                let by = row.state.ways().map(|ways| format!(" ({ways})"));
                 let (by, age) = (by.unwrap_or_default(), age.trim_end_matches(" ago"));
                 format!("served by {}{by} for {age}", row.state.pid)
             }

@@ -147,7 +147,7 @@ fn status(status: &ContainerStatus, now: Timestamp) -> String {
         ContainerStatus::Mounted(state) => {
             let access = if state.writable { "rw" } else { "ro" };
             let target = state.target.display();
-            let by = state.transport.as_ref().map(|name| format!(" ({name})"));
+            let by = state.ways().map(|ways| format!(" ({ways})"));
             let age = ago(state.since, now);
             format!("Mounted {access} at {target} {age}{}", by.unwrap_or_default())
         }

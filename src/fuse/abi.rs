@@ -65,6 +65,11 @@ pub(crate) mod init {
     pub(crate) const MAX_PAGES: u64 = 1 << 22;
     pub(crate) const CACHE_SYMLINKS: u64 = 1 << 23;
     pub(crate) const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
+    /// Who changes a content without the capability for it takes set-uid and set-gid away: that is done
+    /// here and not asked for.
+    pub(crate) const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
+    /// The kernel reads and writes backing files itself.
+    pub(crate) const PASSTHROUGH: u64 = 1 << 37;
     pub(crate) const OVER_IO_URING: u64 = 1 << 41;
     /// There is a second word of flags.
     pub(crate) const INIT_EXT: u64 = 1 << 30;
@@ -78,17 +83,22 @@ pub(crate) mod fattr {
     pub(crate) const SIZE: u32 = 1 << 3;
     pub(crate) const ATIME: u32 = 1 << 4;
     pub(crate) const MTIME: u32 = 1 << 5;
-    pub(crate) const FH: u32 = 1 << 6;
     pub(crate) const ATIME_NOW: u32 = 1 << 7;
     pub(crate) const MTIME_NOW: u32 = 1 << 8;
+    /// Set-uid and set-gid go with the change of the size.
+    pub(crate) const KILL_SUIDGID: u32 = 1 << 11;
 }
 
 /// How a file or directory is opened.
 pub(crate) mod fopen {
     pub(crate) const KEEP_CACHE: u32 = 1 << 1;
     pub(crate) const CACHE_DIR: u32 = 1 << 3;
+    /// There is a backing file. Goes with nothing above.
+    pub(crate) const PASSTHROUGH: u32 = 1 << 7;
 }
 
+/// WRITE: set-uid and set-gid go.
+pub(crate) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// FSYNC: only what is needed to read the content again.
 pub(crate) const FSYNC_FDATASYNC: u32 = 1;
 /// What the kernel is told unasked.
@@ -213,6 +223,8 @@ wire! {
     RenameIn { newdir: u64 }
     Rename2In { newdir: u64, flags: u32, padding: u32 }
     LinkIn { oldnodeid: u64 }
+    /// Asks OPEN and OPENDIR.
+    OpenIn { flags: u32, open_flags: u32 }
     /// Asks CREATE and TMPFILE.
     CreateIn { flags: u32, mode: u32, umask: u32, open_flags: u32 }
     /// Asks RELEASE and RELEASEDIR.

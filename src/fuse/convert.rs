@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::fuse::abi::{self, SetattrIn, fattr};
-use crate::fuse::request::handle;
 use crate::overlay::{Attr, Caller, Error, Fh, Rename, Result, SetAttr};
 use crate::sys::{RenameFlags, SetTime, Time};
 
@@ -43,13 +42,14 @@ pub(crate) fn attr_out(of: &Attr, valid: Duration) -> abi::AttrOut {
     }
 }
 
-/// Returns a file that the kernel knows from now on.
-pub(crate) fn entry_out(of: &Attr, valid: Duration) -> abi::EntryOut {
+/// Returns a file that the kernel knows from now on, with how long its name and its attributes may be
+/// believed.
+pub(crate) fn entry_out(of: &Attr, valid: Duration, attr_valid: Duration) -> abi::EntryOut {
     abi::EntryOut {
         nodeid: of.ino.0,
         generation: of.generation.into(),
-        attr_valid: valid.as_secs(),
-        attr_valid_nsec: valid.subsec_nanos(),
+        attr_valid: attr_valid.as_secs(),
+        attr_valid_nsec: attr_valid.subsec_nanos(),
         attr: attr(of),
         ..nothing(valid)
     }
@@ -64,28 +64,27 @@ pub(crate) fn nothing(valid: Duration) -> abi::EntryOut {
     }
 }
 
-/// Returns an open file or directory.
+/// Returns an open directory.
 pub(crate) fn open_out(fh: Fh, open_flags: u32) -> abi::OpenOut {
     abi::OpenOut { fh: fh.0, open_flags, backing_id: 0 }
 }
 
-/// Returns what is to be changed, and the handle through which.
-pub(crate) fn set_attr(set: &SetattrIn) -> (SetAttr, Option<Fh>) {
+/// Returns what is to be changed.
+pub(crate) fn set_attr(set: &SetattrIn) -> SetAttr {
     let has = |flag| set.valid & flag != 0;
     let time = |given, now, secs, nanos| match has(given) {
         false => None,
         true if has(now) => Some(SetTime::Now),
         true => Some(SetTime::To(Time { secs, nanos })),
     };
-    let change = SetAttr {
+    SetAttr {
         mode: has(fattr::MODE).then_some(set.mode),
         uid: has(fattr::UID).then_some(set.uid),
         gid: has(fattr::GID).then_some(set.gid),
         size: has(fattr::SIZE).then_some(set.size),
         atime: time(fattr::ATIME, fattr::ATIME_NOW, set.atime, set.atimensec),
         mtime: time(fattr::MTIME, fattr::MTIME_NOW, set.mtime, set.mtimensec),
-    };
-    (change, handle(set.fh).filter(|_| has(fattr::FH)))
+    }
 }
 
 /// Returns what a rename is to do.
@@ -106,12 +105,11 @@ mod tests {
     #[test]
     fn times_are_taken_as_they_come() {
         let valid = fattr::ATIME | fattr::MTIME | fattr::MTIME_NOW | fattr::SIZE;
-        let set =
-            SetattrIn { valid, atime: -1, atimensec: 500_000_000, fh: 4, ..Default::default() };
-        let (change, fh) = set_attr(&set);
+        let set = SetattrIn { valid, atime: -1, atimensec: 500_000_000, ..Default::default() };
+        let change = set_attr(&set);
         let before_1970 = SetTime::To(Time { secs: -1, nanos: 500_000_000 });
         assert_eq!(change.atime, Some(before_1970));
         assert_eq!(change.mtime, Some(SetTime::Now));
-        assert_eq!((change.size, change.mode, fh), (Some(0), None, None));
+        assert_eq!((change.size, change.mode), (Some(0), None));
     }
 }

@@ -11,9 +11,10 @@ use crate::fuse::abi::{
     OutHeader, init, opcode,
 };
 use crate::fuse::answer::Answer;
+use crate::fuse::backing::Numbers;
 use crate::fuse::request::Request;
 use crate::overlay::Ino;
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 
 /// Most bytes of one read or write.
 pub(crate) const MAX_TRANSFER: u32 = 1 << 20;
@@ -117,6 +118,18 @@ impl Device {
     }
 }
 
+impl Numbers for Device {
+    fn open_backing(&self, file: BorrowedFd<'_>) -> sys::Result<i32> {
+        sys::open_backing(self.as_fd(), file)
+    }
+
+    fn close_backing(&self, number: i32) {
+        if let Err(error) = sys::close_backing(self.as_fd(), number) {
+            tracing::debug!("{error}");
+        }
+    }
+}
+
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -142,6 +155,7 @@ fn agreed(offered: &InitIn, wanted: u64) -> InitOut {
         time_gran: 1,
         max_pages: u16::try_from(MAX_TRANSFER / PAGE).unwrap_or(u16::MAX),
         flags2: low(flags >> 32),
+        max_stack_depth: u32::from(flags & init::PASSTHROUGH != 0),
         ..InitOut::default()
     }
 }

@@ -21,6 +21,9 @@ pub enum Error {
     /// The option has a value that says nothing about checking.
     #[error("mount option {0:?} is not known; expected verify=open, always or off")]
     BadVerify(String),
+    /// The option has a value that is no way of contents.
+    #[error("mount option {0:?} is not known; expected data=auto, cache or passthrough")]
+    BadData(String),
     /// The mount point is not there.
     #[error("mount point {0} does not exist; make it with 'mkdir -p {0}'")]
     NoMountPoint(PathBuf),
@@ -47,6 +50,9 @@ pub enum Error {
     /// There is no io_uring for FUSE.
     #[error("FUSE over io_uring cannot be used ({0}); leave out transport=io-uring")]
     NoRings(String),
+    /// The kernel does not read and write files itself.
+    #[error("FUSE passthrough cannot be used ({0}); leave out data=passthrough")]
+    NoPassthrough(String),
     /// A label was given to a kernel that has none.
     #[error("{0} cannot be used: SELinux is not enabled here; leave the option out")]
     NoLabels(String),

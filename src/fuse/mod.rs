@@ -1,8 +1,9 @@
 //! Kernel requests to overlay calls, and back.
 //!
 //! `ops` decodes a request, calls the overlay and answers; it decides nothing. `abi` has the kernel's
-//! structures, `request` reads them, `answer` writes them, `device` carries them. `session` mounts and
-//! serves, `options` reads what follows `-o`. This room alone knows the protocol; it knows no digests,
+//! structures, `request` reads them, `answer` writes them, `device` carries them, `backing` knows which
+//! files the kernel reads and writes itself. `session` mounts and serves, `options` reads what follows
+//! `-o`. This room alone knows the protocol; it knows no digests,
 //! no images and no store.
 //!
 //! What the kernel is told to cache it may cache for ever: a lower never changes, and the upper
@@ -18,6 +19,7 @@
 
 mod abi;
 mod answer;
+mod backing;
 mod convert;
 mod device;
 mod error;
@@ -33,5 +35,5 @@ mod session;
 mod told;
 
 pub use error::{Error, Result};
-pub use options::{MountOptions, Transport};
+pub use options::{Data, MountOptions, Transport};
 pub use session::{Mount, mount};

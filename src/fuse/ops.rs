@@ -12,10 +12,11 @@ use zerocopy::IntoBytes;
 use crate::fuse::abi::{
     BatchForgetIn, CopyFileRangeIn, CopyFileRangeOut, CreateIn, FSYNC_FDATASYNC, FallocateIn,
     ForgetIn, ForgetOne, FsyncIn, GetxattrIn, GetxattrOut, LinkIn, LseekIn, LseekOut, MkdirIn,
-    MknodIn, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn, StatfsOut, WriteIn,
-    WriteOut, fopen, opcode,
+    MknodIn, OpenIn, OpenOut, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn,
+    StatfsOut, WRITE_KILL_SUIDGID, WriteIn, WriteOut, fattr, fopen, opcode,
 };
 use crate::fuse::answer::Answer;
+use crate::fuse::backing::{Backings, Keep, Way};
 use crate::fuse::convert::{attr_out, entry_out, nothing, open_out, rename_how, set_attr};
 use crate::fuse::device::Device;
 use crate::fuse::request::{Args, Request, handle};
@@ -32,9 +33,11 @@ pub(crate) struct Requests {
     valid: Duration,
     /// Whether files have access control lists.
     acl: bool,
-    /// Whether opening a file of a tree that cannot be changed means something.
-    opens: bool,
+    /// Whether the kernel leaves it to us to take set-uid and set-gid away.
+    drops_set_ids: bool,
     told: Told,
+    /// The files that programs have open; none where the kernel opens them without asking.
+    backings: Option<Backings>,
 }
 
 impl Requests {
@@ -46,13 +49,24 @@ impl Requests {
         acl: bool,
     ) -> Self {
         let told = Told::new(Arc::clone(device));
-        Self { overlay, statfs_of, valid, acl, opens: false, told }
+        let drops_set_ids = false;
+        Self { overlay, statfs_of, valid, acl, drops_set_ids, told, backings: None }
     }
 
-    /// Has every opening of a file come here, also in a tree that cannot be changed.
-    pub(crate) const fn with_opens(mut self, opens: bool) -> Self {
-        self.opens = opens;
-        self
+    /// Takes set-uid and set-gid away where the kernel does not.
+    pub(crate) const fn drop_set_ids(&mut self) {
+        self.drops_set_ids = true;
+    }
+
+    /// Has the kernel ask when a file is opened, and read and write contents itself.
+    pub(crate) fn pass_through(&mut self, device: &Arc<Device>) {
+        let keep = if self.overlay.is_read_only() { Keep::Numbers } else { Keep::Nothing };
+        self.backings = Some(Backings::new(Arc::<Device>::clone(device), keep));
+    }
+
+    /// Returns a file like those that have contents, to try with it what the kernel can do.
+    pub(crate) fn sample(&self) -> Result<OwnedFd> {
+        self.overlay.sample_file(self.statfs_of.as_fd())
     }
 
     /// Does what a request asks for. A panic in it costs the one request and leaves the mount alive.
@@ -101,14 +115,15 @@ impl Requests {
             opcode::RENAME => self.rename(request, args),
             opcode::RENAME2 => self.rename2(request, args),
             opcode::LINK => self.link(request, args, answer),
-            // The kernel does not ask again, and reads by number.
+            // Where these are not known, the kernel does not ask again.
             opcode::OPENDIR if is_read_only => return None,
-            opcode::OPEN if is_read_only && !self.opens => return None,
-            opcode::OPEN => self.open(request, answer),
+            opcode::OPEN if self.backings.is_none() && !self.overlay.verifies() => return None,
+            opcode::OPEN => self.open(request, args, answer),
             opcode::READ => self.read(request, args, answer),
-            opcode::WRITE => self.write(args, answer),
+            opcode::WRITE => self.write(request, args, answer),
             opcode::STATFS => self.statfs(answer),
-            opcode::RELEASE | opcode::RELEASEDIR => self.release(args),
+            opcode::RELEASE => self.release(request),
+            opcode::RELEASEDIR => self.releasedir(args),
             opcode::FSYNC => self.fsync(request, args),
             opcode::FSYNCDIR => self.overlay.sync_dir(request.ino()),
             opcode::SETXATTR => self.setxattr(request, args),
@@ -120,15 +135,15 @@ impl Requests {
             opcode::READDIRPLUS => self.readdir(request, args, ReadDir::Attributes, answer),
             opcode::CREATE => self.create(request, args, answer),
             opcode::TMPFILE => self.tmpfile(request, args, answer),
-            opcode::FALLOCATE => self.fallocate(args),
+            opcode::FALLOCATE => self.fallocate(request, args),
             opcode::LSEEK => self.lseek(request, args, answer),
             opcode::COPY_FILE_RANGE => {
                 let copied = |size| WriteOut { size, padding: 0 };
-                self.copy_range(args).and_then(|size| answer.put(&copied(size)))
+                self.copy_range(request, args).and_then(|size| answer.put(&copied(size)))
             }
             opcode::COPY_FILE_RANGE_64 => {
                 let copied = |size| CopyFileRangeOut { bytes_copied: u64::from(size) };
-                self.copy_range(args).and_then(|size| answer.put(&copied(size)))
+                self.copy_range(request, args).and_then(|size| answer.put(&copied(size)))
             }
             _ => return None,
         })
@@ -140,7 +155,25 @@ impl Requests {
         match self.overlay.lookup(request.ino(), name) {
             // The kernel remembers that there is nothing.
             Err(Error::NotFound) => to.put(&nothing(self.valid)),
-            result => to.put(&entry_out(&self.current(result?, changes, request), self.valid)),
+            result => self.put_entry(&self.current(result?, changes, request), to),
+        }
+    }
+
+    /// Answers with a file that the kernel knows from now on.
+    fn put_entry(&self, attr: &Attr, to: &mut Answer<'_>) -> Result<()> {
+        to.put(&entry_out(attr, self.valid, self.attr_valid(attr.ino)))
+    }
+
+    /// Answers with attributes.
+    fn put_attr(&self, attr: &Attr, to: &mut Answer<'_>) -> Result<()> {
+        to.put(&attr_out(attr, self.attr_valid(attr.ino)))
+    }
+
+    /// Returns how long the kernel may believe attributes of a file.
+    fn attr_valid(&self, ino: Ino) -> Duration {
+        match &self.backings {
+            Some(backings) if backings.is_mapped(ino) => Duration::ZERO,
+            _ => self.valid,
         }
     }
 
@@ -184,13 +217,16 @@ impl Requests {
     fn forget_one(&self, ino: Ino, count: u64) {
         if self.overlay.forget(ino, count) {
             self.told.forget(ino);
+            if let Some(backings) = &self.backings {
+                backings.forget(ino);
+            }
         }
     }
 
     fn getattr(&self, request: &Request<'_>, to: &mut Answer<'_>) -> Result<()> {
         let changes = self.told.changes();
         let attr = self.overlay.getattr(request.ino())?;
-        to.put(&attr_out(&self.current(attr, changes, request), self.valid))
+        self.put_attr(&self.current(attr, changes, request), to)
     }
 
     fn setattr(
@@ -200,8 +236,10 @@ impl Requests {
         to: &mut Answer<'_>,
     ) -> Result<()> {
         let set: SetattrIn = args.take()?;
-        let (set, fh) = set_attr(&set);
-        to.put(&attr_out(&self.overlay.setattr(request.ino(), fh, set)?, self.valid))
+        if set.valid & fattr::SIZE != 0 && set.valid & fattr::KILL_SUIDGID != 0 {
+            self.take_set_ids(request.ino(), request)?;
+        }
+        self.put_attr(&self.overlay.setattr(request.ino(), set_attr(&set))?, to)
     }
 
     fn readlink(&self, request: &Request<'_>, to: &mut Answer<'_>) -> Result<()> {
@@ -217,7 +255,7 @@ impl Requests {
         let name = args.name()?;
         let (new, caller) = (NewFile::Symlink(args.name()?), request.caller(0));
         let make = |dir| self.overlay.make(dir, name, new, 0o777, caller);
-        to.put(&entry_out(&self.change(request.ino(), request, make)?, self.valid))
+        self.put_entry(&self.change(request.ino(), request, make)?, to)
     }
 
     fn mknod(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
@@ -225,14 +263,14 @@ impl Requests {
         let (name, new) = (args.name()?, NewFile::Node(Kind::of(node.mode), u64::from(node.rdev)));
         let caller = request.caller(node.umask);
         let make = |dir| self.overlay.make(dir, name, new, node.mode, caller);
-        to.put(&entry_out(&self.change(request.ino(), request, make)?, self.valid))
+        self.put_entry(&self.change(request.ino(), request, make)?, to)
     }
 
     fn mkdir(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
         let dir: MkdirIn = args.take()?;
         let (name, caller) = (args.name()?, request.caller(dir.umask));
         let make = |parent| self.overlay.make(parent, name, NewFile::Directory, dir.mode, caller);
-        to.put(&entry_out(&self.change(request.ino(), request, make)?, self.valid))
+        self.put_entry(&self.change(request.ino(), request, make)?, to)
     }
 
     fn unlink(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
@@ -272,24 +310,64 @@ impl Requests {
         let link: LinkIn = args.take()?;
         let name = args.name()?;
         let make = |dir| self.overlay.link(Ino(link.oldnodeid), dir, name);
-        to.put(&entry_out(&self.change(request.ino(), request, make)?, self.valid))
+        self.put_entry(&self.change(request.ino(), request, make)?, to)
     }
 
-    fn open(&self, request: &Request<'_>, to: &mut Answer<'_>) -> Result<()> {
-        to.put(&open_out(self.overlay.open(request.ino())?, fopen::KEEP_CACHE))
+    fn open(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+        let open: OpenIn = args.take()?;
+        // What is checked when it is opened is checked each time.
+        self.overlay.open(request.ino())?;
+        to.put(&match &self.backings {
+            Some(backings) => self.opened(backings, request.ino(), open.flags)?,
+            None => open_out(Fh(0), fopen::KEEP_CACHE),
+        })
+    }
+
+    /// Returns the answer to who opens a file.
+    fn opened(&self, backings: &Backings, ino: Ino, flags: u32) -> Result<OpenOut> {
+        let way = backings.open(ino, || self.overlay.backing(ino))?;
+        let (open_flags, backing_id) = match way {
+            Way::Cached => (fopen::KEEP_CACHE, 0),
+            Way::Anew => (0, 0),
+            Way::Through(number) => (fopen::PASSTHROUGH, number),
+        };
+        // What is written through a mapping later changes times, and the kernel is not told.
+        let is_mapped = backing_id != 0 && open_flags::is_read_write(flags.cast_signed());
+        if is_mapped && backings.may_be_mapped(ino) {
+            self.told.forget_attributes(ino);
+        }
+        Ok(OpenOut { fh: 0, open_flags, backing_id })
     }
 
     fn read(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
         let read: ReadIn = args.take()?;
-        to.fill(read.size, |room| {
-            self.overlay.read(request.ino(), handle(read.fh), room, read.offset)
-        })
+        to.fill(read.size, |room| self.overlay.read(request.ino(), room, read.offset))
     }
 
-    fn write(&self, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
+    fn write(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
         let write: WriteIn = args.take()?;
-        self.overlay.write(Fh(write.fh), args.bytes(write.size)?, write.offset)?;
+        if write.write_flags & WRITE_KILL_SUIDGID != 0 {
+            self.take_set_ids(request.ino(), request)?;
+        }
+        self.overlay.write(request.ino(), args.bytes(write.size)?, write.offset)?;
         to.put(&WriteOut { size: write.size, padding: 0 })
+    }
+
+    /// Takes set-uid and set-gid away from a file that a request is about to change.
+    fn take_set_ids(&self, ino: Ino, request: &Request<'_>) -> Result<()> {
+        if self.overlay.drop_set_ids(ino, |group| request.is_in_group(group))? {
+            // The kernel is told nothing of the mode by the answer.
+            self.told.forget_attributes(ino);
+        }
+        Ok(())
+    }
+
+    /// Does so where the kernel does not say whether who asks may leave them.
+    fn take_set_ids_unless_root(&self, ino: Ino, request: &Request<'_>) -> Result<()> {
+        match self.drops_set_ids && !request.is_root() {
+            true => self.take_set_ids(ino, request),
+            false => Ok(()),
+        }
     }
 
     fn statfs(&self, to: &mut Answer<'_>) -> Result<()> {
@@ -307,18 +385,22 @@ impl Requests {
         })
     }
 
-    fn release(&self, mut args: Args<'_>) -> Result<()> {
+    fn release(&self, request: &Request<'_>) -> Result<()> {
+        if let Some(backings) = &self.backings {
+            backings.close(request.ino());
+        }
+        Ok(())
+    }
+
+    fn releasedir(&self, mut args: Args<'_>) -> Result<()> {
         let release: ReleaseIn = args.take()?;
-        self.overlay.release(Fh(release.fh));
+        self.overlay.close_dir(Fh(release.fh));
         Ok(())
     }
 
     fn fsync(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
         let sync: FsyncIn = args.take()?;
-        match handle(sync.fh) {
-            Some(fh) => self.overlay.sync(fh, sync.fsync_flags & FSYNC_FDATASYNC != 0),
-            None => self.overlay.getattr(request.ino()).map(drop),
-        }
+        self.overlay.sync(request.ino(), sync.fsync_flags & FSYNC_FDATASYNC != 0)
     }
 
     fn setxattr(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
@@ -397,7 +479,10 @@ impl Requests {
         let changes = self.told.changes();
         self.overlay.read_dir(ino, fh, read.offset, what, &mut |entry| {
             let attributes = match entry.attr {
-                Some(attr) => entry_out(&self.current(*attr, changes, request), self.valid),
+                Some(attr) => {
+                    let attr = self.current(*attr, changes, request);
+                    entry_out(&attr, self.valid, self.attr_valid(attr.ino))
+                }
                 // The kernel takes only the number and the type.
                 None => nothing(Duration::ZERO),
             };
@@ -417,7 +502,7 @@ impl Requests {
         let new: CreateIn = args.take()?;
         let (name, caller) = (args.name()?, request.caller(new.umask));
         let create = |dir| self.overlay.create(dir, name, new.mode, caller);
-        self.put_open(self.change(request.ino(), request, create)?, to)
+        self.put_open(&self.change(request.ino(), request, create)?, new.flags, to)
     }
 
     fn tmpfile(
@@ -428,17 +513,24 @@ impl Requests {
     ) -> Result<()> {
         let new: CreateIn = args.take()?;
         let caller = request.caller(new.umask);
-        self.put_open(self.overlay.create_nameless(request.ino(), new.mode, caller)?, to)
+        let made = self.overlay.create_nameless(request.ino(), new.mode, caller)?;
+        self.put_open(&made, new.flags, to)
     }
 
-    fn put_open(&self, (attr, fh): (Attr, Fh), to: &mut Answer<'_>) -> Result<()> {
-        to.put(&entry_out(&attr, self.valid))?;
-        to.put(&open_out(fh, fopen::KEEP_CACHE))
+    /// Answers with a file that was made and is open.
+    fn put_open(&self, attr: &Attr, flags: u32, to: &mut Answer<'_>) -> Result<()> {
+        let open = match &self.backings {
+            Some(backings) => self.opened(backings, attr.ino, flags)?,
+            None => OpenOut { fh: 0, open_flags: fopen::KEEP_CACHE, backing_id: 0 },
+        };
+        self.put_entry(attr, to)?;
+        to.put(&open)
     }
 
-    fn fallocate(&self, mut args: Args<'_>) -> Result<()> {
+    fn fallocate(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
         let room: FallocateIn = args.take()?;
-        self.overlay.allocate(Fh(room.fh), room.mode.cast_signed(), room.offset, room.length)
+        self.take_set_ids_unless_root(request.ino(), request)?;
+        self.overlay.allocate(request.ino(), room.mode.cast_signed(), room.offset, room.length)
     }
 
     fn lseek(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
@@ -447,14 +539,15 @@ impl Requests {
             true => Seek::Data,
             false => Seek::Hole,
         };
-        let offset = self.overlay.seek(request.ino(), handle(seek.fh), seek.offset, whence)?;
+        let offset = self.overlay.seek(request.ino(), seek.offset, whence)?;
         to.put(&LseekOut { offset })
     }
 
-    fn copy_range(&self, mut args: Args<'_>) -> Result<u32> {
+    fn copy_range(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<u32> {
         let copy: CopyFileRangeIn = args.take()?;
         let len = usize::try_from(copy.len).unwrap_or(usize::MAX).min(i32::MAX as usize);
-        let (from, to) = ((Fh(copy.fh_in), copy.off_in), (Fh(copy.fh_out), copy.off_out));
+        let (from, to) = ((request.ino(), copy.off_in), (Ino(copy.nodeid_out), copy.off_out));
+        self.take_set_ids_unless_root(to.0, request)?;
         let copied = self.overlay.copy_range(from, to, len)?;
         Ok(u32::try_from(copied).unwrap_or(u32::MAX))
     }

@@ -26,6 +26,26 @@ impl Transport {
     }
 }
 
+/// How contents get to programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// The kernel opens files without asking, asks for contents once, and keeps them.
+    Cache,
+    /// The kernel asks when a file is opened, and reads and writes the one that has the content itself
+    /// (Linux 6.9, with the privilege of root).
+    Passthrough,
+}
+
+impl Data {
+    /// Returns its name, as an option has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Passthrough => "passthrough",
+        }
+    }
+}
+
 /// How a tree is mounted.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
@@ -42,6 +62,8 @@ pub struct MountOptions {
     pub(crate) transport: Option<Transport>,
     /// When contents of the lower are checked.
     verify: Verify,
+    /// How contents get to programs; as is best for the mount, if it is not said.
+    pub(crate) data: Option<Data>,
     /// Files have no access control lists.
     pub(crate) no_acl: bool,
     /// What SELinux takes for the label of all files, with the name of the option.
@@ -60,6 +82,7 @@ impl Default for MountOptions {
             timeout: FOREVER,
             transport: None,
             verify: Verify::Off,
+            data: None,
             no_acl: false,
             context: None,
             source: "strata".to_owned(),
@@ -101,6 +124,10 @@ impl MountOptions {
             "verify=open" => self.verify = Verify::Open,
             "verify=always" => self.verify = Verify::Always,
             _ if option.starts_with("verify=") => return Err(Error::BadVerify(option.to_owned())),
+            "data=auto" => self.data = None,
+            "data=cache" => self.data = Some(Data::Cache),
+            "data=passthrough" => self.data = Some(Data::Passthrough),
+            _ if option.starts_with("data=") => return Err(Error::BadData(option.to_owned())),
             _ => match MountFlags::named(option) {
                 Some((flag, set)) => self.flags.apply(flag, set),
                 None => return Err(Error::UnknownOption(option.to_owned())),

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::fuse::abi::{InHeader, opcode};
 use crate::overlay::{Caller, Error, Fh, Ino, Result};
+use crate::sys;
 
 /// A request of the kernel.
 #[derive(Debug)]
@@ -58,6 +59,12 @@ impl<'a> Request<'a> {
     /// Tells whether root asks.
     pub(crate) const fn is_root(&self) -> bool {
         self.header.uid == 0
+    }
+
+    /// Tells whether who asks is in a group.
+    pub(crate) fn is_in_group(&self, group: u32) -> bool {
+        let is_in = |pid| sys::groups_of(pid).is_ok_and(|groups| groups.contains(&group));
+        self.header.gid == group || self.thread().is_some_and(is_in)
     }
 
     /// Returns who asks, with the permissions that files they make do not get.

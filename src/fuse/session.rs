@@ -1,17 +1,18 @@
 //! Mounting a tree and serving it until it is unmounted.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::fuse::abi::init;
+use crate::fuse::backing::Numbers;
 use crate::fuse::device::Device;
 use crate::fuse::error::{Error, Result};
 use crate::fuse::look::wait_for_answer;
 use crate::fuse::ops::Requests;
-use crate::fuse::options::{MountOptions, Transport};
+use crate::fuse::options::{Data, MountOptions, Transport};
 use crate::fuse::serve::{self, Rings};
 use crate::overlay::{Overlay, Owners, Verify};
 use crate::sys::{self, Errno, Unmount};
@@ -24,6 +25,7 @@ const SUBTYPE: &str = "strata";
 pub struct Mount {
     target: PathBuf,
     transport: Transport,
+    data: Data,
     serving: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -56,8 +58,7 @@ pub fn mount(
     let wanted = wanted(&options, access);
     let (valid, acl) = (options.timeout, !options.no_acl);
     let requests = Requests::new(overlay, &device, statfs_of, valid, acl);
-    let requests = requests.with_opens(options.verify() != Verify::Off);
-    serve(requests, device, (wanted, rings), target).inspect_err(|_| {
+    serve(requests, device, (wanted, rings, options.data), target).inspect_err(|_| {
         if let Err(error) = sys::unmount(target, Unmount::Detach) {
             tracing::warn!("{error}");
         }
@@ -76,13 +77,16 @@ fn wanted(options: &MountOptions, access: Access) -> u64 {
         | init::PARALLEL_DIROPS
         | init::CACHE_SYMLINKS
         | init::DO_READDIRPLUS
-        | init::DONT_MASK;
-    if options.is_read_only() {
-        wanted |= init::NO_OPENDIR_SUPPORT;
-        if options.verify() == Verify::Off {
-            wanted |= init::NO_OPEN_SUPPORT;
-        }
+        | init::DONT_MASK
+        | init::NO_OPENDIR_SUPPORT;
+    if options.verify() == Verify::Off {
+        wanted |= init::NO_OPEN_SUPPORT;
     }
+    wanted |= match options.data {
+        // What is written so we do not see: the kernel has to take set-uid and set-gid away.
+        Some(Data::Passthrough) => init::PASSTHROUGH,
+        _ => init::HANDLE_KILLPRIV_V2,
+    };
     if access.default_permissions && !options.no_acl {
         // This makes the kernel check permissions, whatever the mount options say.
         wanted |= init::POSIX_ACL;
@@ -185,18 +189,44 @@ fn refused(target: &Path, error: &sys::Error) -> Error {
 
 /// Agrees with the kernel and begins to serve; returns when the mount has answered.
 fn serve(
-    requests: Requests,
+    mut requests: Requests,
     device: Arc<Device>,
-    (wanted, rings): (u64, Option<Rings>),
+    (wanted, rings, data): (u64, Option<Rings>, Option<Data>),
     target: &Path,
 ) -> Result<Mount> {
     let over_rings = if rings.is_some() { init::OVER_IO_URING } else { 0 };
     let agreed = device.handshake(wanted | over_rings).map_err(Error::Session)?;
     let rings = rings.filter(|_| agreed & init::OVER_IO_URING != 0);
     let transport = if rings.is_some() { Transport::IoUring } else { Transport::DevFuse };
+    if agreed & init::HANDLE_KILLPRIV_V2 != 0 {
+        requests.drop_set_ids();
+    }
+    let data = data.unwrap_or(Data::Cache);
+    if data == Data::Passthrough {
+        check_passthrough(agreed, &device, &requests)?;
+        requests.pass_through(&device);
+    }
     let serving = serve::begin(&(Arc::new(requests), device), rings)?;
     wait_for_answer(target)?;
-    Ok(Mount { target: target.to_owned(), transport, serving })
+    Ok(Mount { target: target.to_owned(), transport, data, serving })
+}
+
+/// Checks that the kernel reads and writes files itself.
+fn check_passthrough(agreed: u64, device: &Device, requests: &Requests) -> Result<()> {
+    if agreed & init::PASSTHROUGH == 0 {
+        return Err(Error::NoPassthrough("the kernel has it from Linux 6.9 on".to_owned()));
+    }
+    let refused = |reason: String| Error::NoPassthrough(reason);
+    let sample = requests.sample().map_err(|error| refused(error.to_string()))?;
+    let number = device.open_backing(sample.as_fd()).map_err(|error| {
+        refused(match error.errno() {
+            Errno::EPERM => "it takes the privilege of root, CAP_SYS_ADMIN".to_owned(),
+            Errno::ELOOP => "the files are on a file system that stands on others".to_owned(),
+            _ => error.to_string(),
+        })
+    })?;
+    device.close_backing(number);
+    Ok(())
 }
 
 impl Mount {
@@ -208,6 +238,11 @@ impl Mount {
     /// Returns how requests come.
     pub const fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// Returns how contents get to programs.
+    pub const fn data(&self) -> Data {
+        self.data
     }
 
     /// Serves until the tree is unmounted, by this process when it is told to end (SIGTERM, SIGINT,

@@ -80,8 +80,15 @@ impl Told {
             let others = shard.get(&dir).is_some_and(|threads| threads.are_others(request));
             others && shard.remove(&dir).is_some()
         };
-        if were_told && let Err(error) = self.device.forget_attributes(dir) {
-            tracing::warn!("attributes of directory {} may be old: {error}", dir.0);
+        if were_told {
+            self.forget_attributes(dir);
+        }
+    }
+
+    /// Has the kernel ask for the attributes of a file again.
+    pub(crate) fn forget_attributes(&self, ino: Ino) {
+        if let Err(error) = self.device.forget_attributes(ino) {
+            tracing::warn!("the kernel may show old attributes of {}: {error}", ino.0);
         }
     }
 

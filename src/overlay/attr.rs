@@ -1,12 +1,12 @@
 //! Attributes: reading them, and changing owner, mode, times and size.
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::copy_up::{Need, keeping_times};
 use crate::overlay::error::{Error, Result};
-use crate::overlay::file::Fh;
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::{Name, Node};
 use crate::overlay::place::Place;
@@ -41,12 +41,12 @@ impl Overlay {
     }
 
     /// Changes attributes and returns them as they are then.
-    pub fn setattr(&self, ino: Ino, fh: Option<Fh>, set: SetAttr) -> Result<Attr> {
+    pub fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Attr> {
         self.changeable()?;
         let set = self.stored_owner(set)?;
         let node = self.node(&self.place(ino)?)?;
         if let Some(size) = set.size {
-            self.set_size(&node, fh, size)?;
+            self.set_size(&node, size)?;
         }
         if (SetAttr { size: None, ..set }) != SetAttr::default() {
             self.copy_up(&node, Need::Metadata)?;
@@ -69,6 +69,12 @@ impl Overlay {
     }
 
     fn set_upper(&self, node: &Arc<Node>, set: SetAttr) -> Result<()> {
+        let done = self.set_located(node, set);
+        node.attributes_change();
+        done
+    }
+
+    fn set_located(&self, node: &Arc<Node>, set: SetAttr) -> Result<()> {
         let (fd, stat) = self.open_node(node)?;
         if set.mode.is_some() || set.uid.is_some() || set.gid.is_some() {
             match self.owners() {
@@ -114,7 +120,7 @@ impl Overlay {
         if Kind::of(stat.mode) == Kind::Symlink && (meta.uid != 0 || meta.gid != 0) {
             return self.mark_symlink(node, meta);
         }
-        upper.set_meta(fd, stat, (node.kind, shown.rdev), meta)
+        upper.set_meta(fd, stat, (node.kind, shown.rdev), meta).map(drop)
     }
 
     /// Makes a file with a mark of a symbolic link, which can have none. It has one name: a link is
@@ -152,15 +158,25 @@ impl Overlay {
 
     /// Returns the attributes of the file at a place.
     pub(crate) fn attr_of(&self, place: &Place) -> Result<Attr> {
-        let attr = self.stored_attr_of(place)?;
+        Ok(self.mapped(self.stored_attr_of(place)?))
+    }
+
+    /// Returns the attributes of a file of the upper that has these and nothing else to count.
+    pub(crate) fn attr_as_made(&self, node: &Node, shown: &Stat) -> Attr {
+        let generation = node.state.lock().generation;
+        self.mapped(Attr { generation, ..attr_from(node.ino, shown) })
+    }
+
+    /// Returns attributes with the owner that is shown.
+    fn mapped(&self, attr: Attr) -> Attr {
         let (uid, gid) = (self.ids.users.shown(attr.uid), self.ids.groups.shown(attr.gid));
-        Ok(Attr { uid, gid, ..attr })
+        Attr { uid, gid, ..attr }
     }
 
     /// Returns the attributes of the file at a place, with the owner on the disk.
     fn stored_attr_of(&self, place: &Place) -> Result<Attr> {
         let node = match place {
-            Place::Lower(id) => return self.lower_attr(*id, None),
+            Place::Lower(found) => return self.lower_attr(found.id, None),
             Place::Node(node) => node,
         };
         if !node.is_in_upper() {
@@ -168,14 +184,28 @@ impl Overlay {
             return self.lower_attr(id, Some(node));
         }
         let shown = self.shown_stat(node)?;
-        let mut attr = attr_from(node.ino, &shown);
+        self.upper_attr(node, &shown)
+    }
+
+    /// Returns the attributes of the file at a place, of which those that the upper has may have been
+    /// read.
+    pub(crate) fn attr_seen(&self, place: &Place, shown: Option<Stat>) -> Result<Attr> {
+        match (place, shown) {
+            (Place::Node(node), Some(shown)) => Ok(self.mapped(self.upper_attr(node, &shown)?)),
+            _ => self.attr_of(place),
+        }
+    }
+
+    /// Returns the attributes of a file of the upper that shows these.
+    fn upper_attr(&self, node: &Arc<Node>, shown: &Stat) -> Result<Attr> {
+        let mut attr = attr_from(node.ino, shown);
         let more = {
             let state = node.state.lock();
             attr.generation = state.generation;
             state.more_links
         };
         if node.kind == Kind::Directory {
-            attr.nlink = self.dir_links(node, &shown)?;
+            attr.nlink = self.dir_links(node, shown)?;
         } else if let Some(more) = more {
             attr.nlink = u32::try_from(i64::from(attr.nlink) + more).unwrap_or(0);
         }
@@ -229,10 +259,20 @@ impl Overlay {
     }
 
     /// Returns the names of a lower file that the union shows.
-    pub(crate) fn shown_names(&self, id: LowerId) -> Result<Vec<(LowerId, std::ffi::OsString)>> {
+    pub(crate) fn shown_names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>> {
+        self.shown_names_but(id, (None, OsStr::new("")))
+    }
+
+    /// Returns the same without one name of which it is known that it is not shown.
+    pub(crate) fn shown_names_but(
+        &self,
+        id: LowerId,
+        (but_in, but): (Option<LowerId>, &OsStr),
+    ) -> Result<Vec<(LowerId, OsString)>> {
         let mut shown = Vec::new();
         for (dir, name) in self.lower.names(id)? {
-            if self.shows_lower(dir, &name)? {
+            let is_hidden = but_in == Some(dir) && but == name;
+            if !is_hidden && self.shows_lower(dir, &name)? {
                 shown.push((dir, name));
             }
         }
@@ -283,7 +323,7 @@ impl Overlay {
                 },
             };
             let below = match self.lower.lookup(lower, entry.name) {
-                Ok(Some(id)) => self.lower.kind(id)? == Kind::Directory,
+                Ok(Some(found)) => self.lower.kind(found.id)? == Kind::Directory,
                 Ok(None) => false,
                 Err(error) => error.refused_kind().ok_or(error)? == Kind::Directory,
             };

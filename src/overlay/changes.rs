@@ -77,7 +77,7 @@ impl Overlay {
     fn merged_changes(&self, dir: &Arc<Node>, path: &[u8]) -> Result<Vec<(Change<'_>, Descend)>> {
         let mut changes = Vec::new();
         for name in self.sorted_upper_names(dir)? {
-            let below = self.lower_lookup(dir.lower, &name)?;
+            let below = self.lower_lookup(dir.lower, &name)?.map(|found| found.id);
             let path = join_path(path, name.as_bytes());
             match self.upper_child(dir, &name)? {
                 // It was removed meanwhile, or hides nothing.
@@ -159,7 +159,7 @@ impl Overlay {
         let dir = self.lower_at(Some(self.lower.root()), OsStr::from_bytes(path))?;
         let Some(dir) = dir else { return Ok(Vec::new()) };
         let mut names = Vec::new();
-        self.lower.entries(dir, 0, &mut |entry| {
+        self.lower.entries(dir.id, 0, &mut |entry| {
             names.push(entry.name.as_bytes().to_vec());
             std::ops::ControlFlow::Continue(())
         })?;

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use crate::layer::Kind;
 use crate::overlay::copy_up::Need;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::file::Fh;
-use crate::overlay::node::{Node, State};
+use crate::overlay::node::{Heritage, Node, State};
 use crate::overlay::place::Place;
-use crate::overlay::upper::{Child, Mark, Meta, New};
+use crate::overlay::upper::{Child, Mark, Mask, Meta, New};
 use crate::overlay::{Attr, Ino, Overlay, Owners};
-use crate::sys::{self, Stat, XattrTarget, mode};
+use crate::sys::{self, Errno, Stat, XattrTarget, mode};
 
 /// Longest name of a file (`NAME_MAX`).
 const NAME_MAX: usize = 255;
@@ -56,37 +55,36 @@ impl Overlay {
             NewFile::Node(Kind::Regular, _) => New::File,
             NewFile::Node(kind, device) => New::Node(kind, device),
         };
-        let (node, _) = self.make_node(dir, name, new, mode, caller)?;
-        self.told(node)
+        let made = self.make_node(dir, name, new, mode, caller)?;
+        self.told_made(made.node, made.attr)
     }
 
-    /// Makes a regular file and opens it.
-    pub fn create(&self, dir: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<(Attr, Fh)> {
-        let (node, fd) = self.make_node(dir, name, New::File, mode, caller)?;
-        self.told_open(node, fd)
+    /// Makes a regular file that will be written to, and returns its attributes. The kernel now knows
+    /// the inode.
+    pub fn create(&self, dir: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Attr> {
+        let Made { node, fd, attr } = self.make_node(dir, name, New::File, mode, caller)?;
+        self.told_open(node, fd, attr)
     }
 
-    fn told_open(&self, node: Arc<Node>, fd: OwnedFd) -> Result<(Attr, Fh)> {
-        let fh = self.open_new(&node, File::from(fd));
-        match self.told(node) {
-            Ok(attr) => Ok((attr, fh)),
-            Err(error) => {
-                self.release(fh);
-                Err(error)
-            }
-        }
+    fn told_open(&self, node: Arc<Node>, fd: OwnedFd, attr: Option<Attr>) -> Result<Attr> {
+        let ino = node.ino;
+        self.keep_new(&node, File::from(fd));
+        self.told_made(node, attr).inspect_err(|_| self.close_kept(ino))
     }
 
-    /// Makes a regular file without a name (`O_TMPFILE`) and opens it.
+    /// Makes a regular file without a name (`O_TMPFILE`) and returns its attributes. The kernel now
+    /// knows the inode.
     ///
     /// # Errors
     /// `EOPNOTSUPP` if the file system of the upper cannot.
-    pub fn create_nameless(&self, dir: Ino, mode: u32, caller: Caller) -> Result<(Attr, Fh)> {
+    pub fn create_nameless(&self, dir: Ino, mode: u32, caller: Caller) -> Result<Attr> {
         let upper = self.changeable()?;
         let caller = self.stored_caller(caller)?;
         let dir = self.upper_dir(&self.dir_place(dir)?)?;
-        let meta = new_meta(&self.shown_stat(&dir)?, false, mode, caller, self.owners());
-        let fd = upper.make_nameless(self.dir_fd(&dir)?.as_fd(), meta, caller.umask)?;
+        let heritage = self.heritage(&dir)?;
+        let meta = new_meta(heritage, false, mode, caller, self.owners());
+        let mask = mask(heritage, caller.umask);
+        let fd = upper.make_nameless(self.dir_fd(&dir)?.as_fd(), meta, mask)?;
         let stat = sys::fstat(fd.as_fd())?;
         let own = self.upper_ino(stat.ino);
         // A file that is gone may still be known by the number of its inode.
@@ -95,7 +93,7 @@ impl Overlay {
         let generation = self.generation(ino, &stat);
         let state = State { upper: Some(stat.ino), pin: Some(pin), generation, ..State::default() };
         let node = self.nodes.get_or_make(ino, || Node::new(ino, Kind::Regular, None, state));
-        self.told_open(node, fd)
+        self.told_open(node, fd, None)
     }
 
     /// Gives a file another name and returns its attributes. The kernel now knows the inode once
@@ -127,14 +125,15 @@ impl Overlay {
         node.add_name(&dir, name);
         // It can be found again, if it had no name before.
         let pin = node.state.lock().pin.take();
-        dir.changed();
+        dir.changed(0);
         drop((pin, _change));
-        self.told(node)
+        self.told_made(node, None)
     }
 
-    fn told(&self, node: Arc<Node>) -> Result<Attr> {
+    /// Notes that the kernel is told of a file; returns its attributes, which may be known.
+    fn told_made(&self, node: Arc<Node>, known: Option<Attr>) -> Result<Attr> {
         let place = Place::Node(node);
-        let attr = self.attr_of(&place)?;
+        let attr = known.map_or_else(|| self.attr_of(&place), Ok)?;
         self.remember(&place);
         Ok(attr)
     }
@@ -152,35 +151,79 @@ impl Overlay {
         new: New<'_>,
         mode: u32,
         caller: Caller,
-    ) -> Result<(Arc<Node>, OwnedFd)> {
+    ) -> Result<Made> {
         check_name(name)?;
         let upper = self.changeable()?;
         let caller = self.stored_caller(caller)?;
         let place = self.dir_place(dir)?;
-        if self.child(&place, name)?.is_some() {
+        let below = match &place {
+            Place::Lower(found) => Some(found.id),
+            Place::Node(node) => node.lower,
+        };
+        let in_lower = self.lower_child(below, name)?.is_some();
+        if in_lower && self.child(&place, name)?.is_some() {
             return Err(Error::Exists);
         }
         let dir = self.upper_dir(&place)?;
-        let is_dir = matches!(new, New::Directory);
-        let meta = new_meta(&self.shown_stat(&dir)?, is_dir, mode, caller, self.owners());
+        let (is_dir, heritage) = (matches!(new, New::Directory), self.heritage(&dir)?);
+        let meta = new_meta(heritage, is_dir, mode, caller, self.owners());
         let fd = self.dir_fd(&dir)?;
-        let made = match self.upper_child(&dir, name)? {
-            Child::There(_) => return Err(Error::Exists),
-            Child::Nothing => upper.make_in_place(fd.as_fd(), name, new, meta, caller.umask)?,
-            Child::Whiteout => {
-                let aside = upper.make_aside(fd.as_fd(), new, meta, caller.umask)?;
-                if is_dir && self.lower_has(dir.lower, name)? {
-                    // What the lower has under the name stays gone.
-                    let target = XattrTarget::Fd(aside.fd.as_fd());
-                    upper.namespace().set(target, Mark::Opaque, b"y")?;
-                }
-                upper.place_over_whiteout(&aside, is_dir, fd.as_fd(), name)?;
-                aside.fd
+        if !in_lower {
+            // As a rule the upper has nothing either: making says if it has.
+            let mask = mask(heritage, caller.umask);
+            match upper.make_in_place(fd.as_fd(), name, new, meta, mask) {
+                Err(Error::Sys(error)) if error.errno() == Errno::EEXIST => {}
+                made => return Ok(self.made_in_place(&dir, name, new, made?)),
             }
-        };
-        dir.changed();
-        let node = self.node_in_upper(&dir, name, sys::fstat(made.as_fd())?)?;
-        Ok((node, made))
+        }
+        match self.upper_child(&dir, name)? {
+            Child::There(_) => return Err(Error::Exists),
+            Child::Nothing if in_lower => return Err(Error::Exists),
+            Child::Nothing => return Err(Error::Stale(dir.ino.0)),
+            Child::Whiteout => {}
+        }
+        let aside = upper.make_aside(fd.as_fd(), new, meta, caller.umask)?;
+        if is_dir && self.lower_has(dir.lower, name)? {
+            // What the lower has under the name stays gone.
+            let target = XattrTarget::Fd(aside.fd.as_fd());
+            upper.namespace().set(target, Mark::Opaque, b"y")?;
+        }
+        upper.place_over_whiteout(&aside, is_dir, fd.as_fd(), name)?;
+        dir.changed(i64::from(is_dir));
+        let node = self.node_in_upper(&dir, name, sys::fstat(aside.fd.as_fd())?)?;
+        Ok(Made { node, fd: aside.fd, attr: None })
+    }
+
+    /// Notes a file that was made where nothing was. It has no marks that lead to the lower.
+    fn made_in_place(
+        &self,
+        dir: &Arc<Node>,
+        name: &OsStr,
+        new: New<'_>,
+        (fd, shown): (OwnedFd, Stat),
+    ) -> Made {
+        dir.changed(i64::from(matches!(new, New::Directory)));
+        let kind = Kind::of(shown.mode);
+        let node = self.node_with(None, (kind, &shown), None, &State::default(), (dir, name));
+        let attr = Some(self.attr_as_made(&node, &shown));
+        Made { node, fd, attr }
+    }
+
+    /// Returns what new files get from a directory of the upper.
+    fn heritage(&self, dir: &Arc<Node>) -> Result<Heritage> {
+        let state = dir.state.lock().dir;
+        if let Some(known) = state.heritage {
+            return Ok(known);
+        }
+        let Stat { mode, gid, .. } = self.shown_stat(dir)?;
+        let acl = self.changeable()?.has_default_acl(self.dir_fd(dir)?.as_fd())?;
+        let heritage = Heritage { mode, gid, acl };
+        let now = &mut dir.state.lock().dir;
+        // Not what was read while it changed.
+        if now.version == state.version {
+            now.heritage = Some(heritage);
+        }
+        Ok(heritage)
     }
 
     /// Returns the attributes that a file of the upper shows, without its number of links.
@@ -210,8 +253,28 @@ impl Overlay {
     }
 }
 
+/// A file that was made.
+pub(crate) struct Made {
+    node: Arc<Node>,
+    fd: OwnedFd,
+    /// Its attributes, where they are known without asking.
+    attr: Option<Attr>,
+}
+
+/// Returns what takes permissions away from what is made in a directory: a default access control list
+/// in place of the umask, which the file system heeds itself.
+const fn mask(dir: Heritage, umask: u32) -> Mask {
+    if dir.acl { Mask::Acl } else { Mask::Bits(umask) }
+}
+
 /// Returns owner and mode of a new file: the caller's, but the group of a set-gid directory.
-fn new_meta(dir: &Stat, is_dir: bool, mode: u32, caller: Caller, owners: Option<Owners>) -> Meta {
+fn new_meta(
+    dir: Heritage,
+    is_dir: bool,
+    mode: u32,
+    caller: Caller,
+    owners: Option<Owners>,
+) -> Meta {
     let mut meta = Meta { uid: caller.uid, gid: caller.gid, mode: mode & mode::PERMISSIONS };
     if owners.is_some_and(Owners::are_marks) {
         // The user who serves the mount is root in the image.

@@ -80,7 +80,7 @@ impl Overlay {
                 }
                 node.lower.ok_or(Error::Stale(ino.0))?
             }
-            Place::Lower(id) => *id,
+            Place::Lower(found) => found.id,
         };
         let above = self.lower.names(lower)?.into_iter().next();
         let (above, _) = above.ok_or(Error::Stale(ino.0))?;
@@ -110,7 +110,6 @@ impl Overlay {
             if let Ok(None) = found {
                 found = self.search_dir(&dir, ino, extent, &mut pending);
             }
-            self.let_go(&dir);
         }
         found
     }
@@ -129,20 +128,10 @@ impl Overlay {
                 return Ok(Some(child));
             }
             if self.kind(&child)? == Kind::Directory {
-                // What was only met on the way is dropped by the lower unless it is kept.
-                if let Place::Lower(id) = child {
-                    self.lower.keep(id);
-                }
                 pending.push(child);
             }
         }
         Ok(None)
-    }
-
-    fn let_go(&self, dir: &Place) {
-        if let Place::Lower(id) = dir {
-            self.lower.forget(*id);
-        }
     }
 
     fn names_to_search(&self, dir: &Place, extent: Extent) -> Result<HashSet<OsString>> {
@@ -157,7 +146,7 @@ impl Overlay {
             }
         }
         let lower = match dir {
-            Place::Lower(id) => Some(*id),
+            Place::Lower(found) => Some(found.id),
             Place::Node(node) => node.lower,
         };
         if let (Some(lower), Extent::Union) = (lower, extent) {
@@ -240,7 +229,7 @@ mod tests {
         let d = number(overlay, "d");
         overlay.make(d, "new".as_ref(), NewFile::Node(Kind::Regular, 0), 0o644, CALLER).unwrap();
         let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
-        overlay.setattr(number(overlay, "a"), None, set).unwrap();
+        overlay.setattr(number(overlay, "a"), set).unwrap();
         let root = Ino::ROOT;
         overlay.rename((root, "a".as_ref()), (d, "moved".as_ref()), Rename::Replace).unwrap();
         overlay.rename((root, "d".as_ref()), (root, "e".as_ref()), Rename::Replace).unwrap();
@@ -314,9 +303,8 @@ mod tests {
     fn a_file_made_without_a_name_is_found_once_it_has_one() {
         let folder = folder();
         let overlay = mounted(folder.path());
-        let (made, fh) = overlay.create_nameless(Ino::ROOT, 0o644, CALLER).unwrap();
+        let made = overlay.create_nameless(Ino::ROOT, 0o644, CALLER).unwrap();
         let linked = overlay.link(made.ino, Ino::ROOT, "named".as_ref()).unwrap();
-        overlay.release(fh);
         drop(overlay);
         assert_ne!(made.generation, 0);
         let overlay = mounted(folder.path());

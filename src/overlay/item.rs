@@ -87,13 +87,13 @@ impl<'a> Item<'a> {
             return false;
         };
         let tree = self.overlay.lower.tree_id();
-        one == two && tree.is_some() && tree == other.overlay.lower.tree_id()
+        one.id == two.id && tree.is_some() && tree == other.overlay.lower.tree_id()
     }
 
     /// Returns the sha256 of the content of a regular file, where it is known without reading that.
     pub fn content_digest(&self) -> Result<Option<[u8; 32]>> {
         match &self.place {
-            Place::Lower(id) => self.overlay.lower.content_digest(*id),
+            Place::Lower(found) => self.overlay.lower.content_digest(found.id),
             Place::Node(_) => Ok(None),
         }
     }
@@ -104,7 +104,7 @@ impl<'a> Item<'a> {
             return Err(Error::Invalid("only regular files have contents"));
         }
         let content = match &self.place {
-            Place::Lower(id) => self.overlay.lower.open(*id)?,
+            Place::Lower(found) => self.overlay.lower.open(found.id)?,
             Place::Node(node) => self.overlay.open_content(node)?.for_reading(),
         };
         Ok(ItemReader { content, offset: 0 })
@@ -155,7 +155,7 @@ impl Overlay {
             return Err(Error::Invalid("not a symbolic link"));
         }
         let node = match place {
-            Place::Lower(id) => return self.lower.read_link(*id),
+            Place::Lower(found) => return self.lower.read_link(found.id),
             Place::Node(node) => node,
         };
         if !node.is_in_upper() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::lower::LowerId;
+use crate::overlay::lower::{LowerFound, LowerId};
 use crate::overlay::node::{DirState, Node, State};
 use crate::overlay::place::Place;
 use crate::overlay::upper::{Child, Marks, Upper};
@@ -24,7 +24,13 @@ impl Overlay {
         let place = match name.as_bytes() {
             b"." => self.place_by_number(dir)?,
             b".." => self.place_above(dir)?,
-            _ => self.child(&self.dir_place(dir)?, name)?.ok_or(Error::NotFound)?,
+            _ => {
+                let seen = self.child_seen(&self.dir_place(dir)?, name, |_| true)?;
+                let (place, shown) = seen.ok_or(Error::NotFound)?;
+                let attr = self.attr_seen(&place, shown)?;
+                self.remember(&place);
+                return Ok(attr);
+            }
         };
         let attr = self.attr_of(&place)?;
         self.remember(&place);
@@ -37,7 +43,9 @@ impl Overlay {
             return;
         }
         let (is_new, lower) = match place {
-            Place::Lower(id) => (self.nodes.remember(self.ino_of(*id), None), Some(*id)),
+            Place::Lower(LowerFound { id, .. }) => {
+                (self.nodes.remember(self.ino_of(*id), None), Some(*id))
+            }
             Place::Node(node) => (self.nodes.remember(node.ino, Some(node)), node.lower),
         };
         if let Some(id) = lower.filter(|_| is_new) {
@@ -67,26 +75,40 @@ impl Overlay {
         name: &OsStr,
         wanted: impl FnOnce(&Stat) -> bool,
     ) -> Result<Option<Place>> {
+        Ok(self.child_seen(dir, name, wanted)?.map(|(place, _)| place))
+    }
+
+    /// Does the same, and returns the attributes that it shows, if it is in the upper: they were read.
+    pub(crate) fn child_seen(
+        &self,
+        dir: &Place,
+        name: &OsStr,
+        wanted: impl FnOnce(&Stat) -> bool,
+    ) -> Result<Option<(Place, Option<Stat>)>> {
+        let in_lower = |below| Ok(self.lower_child(below, name)?.map(|place| (place, None)));
         let node = match dir {
-            Place::Lower(id) => return self.lower_child(Some(*id), name),
+            Place::Lower(found) => return in_lower(Some(found.id)),
             Place::Node(node) => node,
         };
         match self.upper_child(node, name)? {
             Child::There(stat) if wanted(&stat) => {
-                Ok(Some(Place::Node(self.node_in_upper(node, name, stat)?)))
+                let (node, shown) = self.node_seen(node, name, stat)?;
+                Ok(Some((Place::Node(node), Some(shown))))
             }
             Child::There(_) | Child::Whiteout => Ok(None),
-            Child::Nothing => self.lower_child(node.lower, name),
+            Child::Nothing => in_lower(node.lower),
         }
     }
 
     /// Returns what the lower has under a name.
     pub(crate) fn lower_child(&self, dir: Option<LowerId>, name: &OsStr) -> Result<Option<Place>> {
-        let Some(id) = self.lower_lookup(dir, name)? else { return Ok(None) };
-        match self.place_of(id) {
-            Place::Lower(_) if self.upper.is_some() && self.lower.has_unknown_names(id)? => {
-                let indexed = self.node_in_index(id)?;
-                Ok(Some(indexed.map_or(Place::Lower(id), Place::Node)))
+        let Some(found) = self.lower_lookup(dir, name)? else { return Ok(None) };
+        match self.place_of(found) {
+            Place::Lower(found)
+                if self.upper.is_some() && self.lower.has_unknown_names(found.id)? =>
+            {
+                let indexed = self.node_in_index(&found)?;
+                Ok(Some(indexed.map_or(Place::Lower(found), Place::Node)))
             }
             place => Ok(Some(place)),
         }
@@ -122,7 +144,7 @@ impl Overlay {
         &self,
         dir: Option<LowerId>,
         name: &OsStr,
-    ) -> Result<Option<LowerId>> {
+    ) -> Result<Option<LowerFound>> {
         dir.map_or(Ok(None), |dir| self.lower.lookup(dir, name))
     }
 
@@ -133,35 +155,36 @@ impl Overlay {
         name: &OsStr,
         stat: Stat,
     ) -> Result<Arc<Node>> {
+        Ok(self.node_seen(dir, name, stat)?.0)
+    }
+
+    /// Does the same, and returns the attributes that the file shows, of those that it has.
+    fn node_seen(&self, dir: &Arc<Node>, name: &OsStr, stat: Stat) -> Result<(Arc<Node>, Stat)> {
         let upper = self.writable_or_seen()?;
-        let marks = if may_have_marks(upper, dir, &stat) {
+        let marks = if may_have_marks(upper, dir, &stat) || upper.shows_marks(&stat) {
             let fd = self.dir_fd(dir)?;
             upper.marks(fd.as_fd(), name)?
         } else {
             Marks::default()
         };
-        let kind = Kind::of(upper.shown(stat, &marks).mode);
+        let shown = upper.shown(stat, &marks);
+        let kind = Kind::of(shown.mode);
+        let numbered =
+            |found: Option<LowerFound>| (found.as_ref().map(|it| self.ino_of(it.id)), found);
         let (number, lower) = match kind {
-            Kind::Directory => {
-                let below = self.merged_below(dir, name, &marks)?;
-                (below.map(|id| self.ino_of(id)), below)
-            }
+            Kind::Directory => numbered(self.merged_below(dir, name, &marks)?),
             _ if self.lower.knows_all_names() => {
-                let origin = self.origin(dir, name, &marks)?;
-                (origin.map(|id| self.ino_of(id)), origin)
+                numbered(self.origin(dir, name, &marks)?.map(LowerFound::known))
             }
             _ => self.origin_by_name(dir, name, &marks)?,
         };
-        if kind == Kind::Regular && marks.metacopy && lower.is_none() && stat.size > 0 {
+        let has_lower = lower.is_some();
+        if kind == Kind::Regular && marks.metacopy && !has_lower && stat.size > 0 {
             // The file itself is a hole.
             return Err(Error::NoContent);
         }
-        let own = self.upper_ino(stat.ino);
-        let mut ino = number.unwrap_or(own);
-        let state = |ino| State {
-            upper: Some(stat.ino),
-            generation: self.generation(ino, &stat),
-            content_in_lower: marks.metacopy && lower.is_some(),
+        let state = State {
+            content_in_lower: marks.metacopy && has_lower,
             more_links: marks.more_links.filter(|_| upper.has_index()),
             dir: DirState {
                 xattr_whiteouts: marks.xattr_whiteouts,
@@ -170,20 +193,43 @@ impl Overlay {
             },
             ..State::default()
         };
+        Ok((self.node_with(number, (kind, &stat), lower, &state, (dir, name)), shown))
+    }
+
+    /// Returns the node of a file that the upper has under a name.
+    pub(crate) fn node_with(
+        &self,
+        number: Option<Ino>,
+        (kind, stat): (Kind, &Stat),
+        lower: Option<LowerFound>,
+        rest: &State,
+        (dir, name): (&Arc<Node>, &OsStr),
+    ) -> Arc<Node> {
+        let own = self.upper_ino(stat.ino);
+        let mut ino = number.unwrap_or(own);
+        let state = |ino| State {
+            upper: Some(stat.ino),
+            generation: self.generation(ino, stat),
+            content_in_lower: rest.content_in_lower,
+            more_links: rest.more_links,
+            dir: rest.dir,
+            ..State::default()
+        };
         let node = loop {
-            let node = self.nodes.get_or_make(ino, || Node::new(ino, kind, lower, state(ino)));
-            if is_incarnation(&node, kind, stat.ino, marks.metacopy) {
+            let make = || Node::new(ino, kind, lower.clone(), state(ino));
+            let node = self.nodes.get_or_make(ino, make);
+            if is_incarnation(&node, kind, stat.ino, rest.content_in_lower) {
                 break node;
             }
             // Another file has the number that this one should have.
             ino = if ino == own { self.spare_ino() } else { own };
         };
         node.add_name(dir, name);
-        Ok(node)
+        node
     }
 
     /// Returns the lower directory that is merged below a directory of the upper.
-    fn merged_below(&self, dir: &Node, name: &OsStr, marks: &Marks) -> Result<Option<LowerId>> {
+    fn merged_below(&self, dir: &Node, name: &OsStr, marks: &Marks) -> Result<Option<LowerFound>> {
         if marks.opaque {
             return Ok(None);
         }
@@ -194,9 +240,9 @@ impl Overlay {
                 None => Ok(None),
             };
         }
-        let Some(id) = self.lower_part(dir, name, marks)? else { return Ok(None) };
-        let is_dir = self.lower.kind(id)? == Kind::Directory;
-        Ok(is_dir.then_some(id))
+        let Some(found) = self.lower_part(dir, name, marks)? else { return Ok(None) };
+        let is_dir = self.lower.kind(found.id)? == Kind::Directory;
+        Ok(is_dir.then_some(found))
     }
 
     /// Tells whether marks that lead elsewhere are not to be followed.
@@ -205,7 +251,7 @@ impl Overlay {
     }
 
     /// Returns what the lower has of a file of the upper: where a mark says, else under the same name.
-    fn lower_part(&self, dir: &Node, name: &OsStr, marks: &Marks) -> Result<Option<LowerId>> {
+    fn lower_part(&self, dir: &Node, name: &OsStr, marks: &Marks) -> Result<Option<LowerFound>> {
         match &marks.redirect {
             Some(path) => self.lower_at(dir.lower, path),
             None => self.lower_lookup(dir.lower, name),
@@ -213,11 +259,17 @@ impl Overlay {
     }
 
     /// Returns what a redirect leads to: a path from the root of the lower, or a name beside.
-    pub(crate) fn lower_at(&self, dir: Option<LowerId>, path: &OsStr) -> Result<Option<LowerId>> {
+    pub(crate) fn lower_at(
+        &self,
+        dir: Option<LowerId>,
+        path: &OsStr,
+    ) -> Result<Option<LowerFound>> {
         let bytes = path.as_bytes();
-        let mut at = if bytes.starts_with(b"/") { Some(self.lower.root()) } else { dir };
+        let start = if bytes.starts_with(b"/") { Some(self.lower.root()) } else { dir };
+        let mut at = start.map(LowerFound::known);
         for name in bytes.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            at = self.lower_lookup(at, OsStr::from_bytes(name))?;
+            let dir = at.as_ref().map(|found| found.id);
+            at = self.lower_lookup(dir, OsStr::from_bytes(name))?;
         }
         Ok(at)
     }
@@ -260,7 +312,7 @@ impl Overlay {
         dir: &Node,
         name: &OsStr,
         marks: &Marks,
-    ) -> Result<(Option<Ino>, Option<LowerId>)> {
+    ) -> Result<(Option<Ino>, Option<LowerFound>)> {
         if marks.metacopy && marks.redirect.is_some() && self.refuses_redirects()? {
             return Err(Error::Refused(Kind::Regular));
         }
@@ -269,12 +321,13 @@ impl Overlay {
             (_, beside) => beside,
         };
         let number = marks.origin.map(|id| self.ino_of(LowerId(id)));
-        let is_origin = beside.is_some_and(|id| marks.origin == Some(id.0));
-        Ok((number, beside.filter(|_| marks.metacopy || is_origin)))
+        let is_of_it = |found: &LowerFound| marks.metacopy || marks.origin == Some(found.id.0);
+        Ok((number, beside.filter(is_of_it)))
     }
 
     /// Returns the node of a lower file that was copied up under another of its names.
-    fn node_in_index(&self, id: LowerId) -> Result<Option<Arc<Node>>> {
+    fn node_in_index(&self, found: &LowerFound) -> Result<Option<Arc<Node>>> {
+        let id = found.id;
         let upper = self.writable_or_seen()?;
         let Some((stat, marks)) = upper.indexed(id.0)? else { return Ok(None) };
         let state = || State {
@@ -284,7 +337,8 @@ impl Overlay {
             ..State::default()
         };
         let (ino, kind) = (self.ino_of(id), Kind::of(upper.shown(stat, &marks).mode));
-        let node = self.nodes.get_or_make(ino, || Node::new(ino, kind, Some(id), state()));
+        let node =
+            self.nodes.get_or_make(ino, || Node::new(ino, kind, Some(found.clone()), state()));
         Ok(is_incarnation(&node, kind, stat.ino, marks.metacopy).then_some(node))
     }
 
@@ -305,7 +359,7 @@ impl Overlay {
         let mut below = Vec::new();
         let mut at = id;
         let mut place = loop {
-            match self.place_of(at) {
+            match self.place_of(LowerFound::known(at)) {
                 Place::Node(node) if node.state.lock().gone => return Ok(None),
                 // A node says where the directory is, wherever that may be.
                 Place::Node(node) => break Place::Node(node),
@@ -321,7 +375,7 @@ impl Overlay {
             let child = self.child_if(&place, &name, Stat::is_dir)?;
             let Some(child) = child else { return Ok(None) };
             let same = match &child {
-                Place::Lower(found) => *found == id,
+                Place::Lower(found) => found.id == id,
                 Place::Node(node) => node.lower == Some(id) && node.kind == Kind::Directory,
             };
             if !same {

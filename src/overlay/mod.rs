@@ -13,8 +13,8 @@
 //! | `create`, `remove`, `rename` | `dir.c` | changing names |
 //! | `copy_up` | `copy_up.c` | making a lower file writable |
 //! | `index` | `copy_up.c`, `util.c` | lower files whose names are not all known |
-//! | `attr`, `xattr` | `inode.c`, `xattrs.c` | attributes |
-//! | `file` | `file.c` | contents |
+//! | `attr`, `privilege`, `xattr` | `inode.c`, `xattrs.c` | attributes |
+//! | `open`, `file` | `file.c` | contents |
 //! | `upper` | `super.c`, `util.c` | the directory that keeps changes |
 //!
 //! Rules that hold everywhere: a lower file is never written; data belongs to the inode, not to the
@@ -43,7 +43,9 @@ mod item;
 mod lookup;
 mod lower;
 mod node;
+mod open;
 mod place;
+mod privilege;
 mod readdir;
 mod remove;
 mod rename;
@@ -58,8 +60,9 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use crate::overlay::file::{FileCache, Handles};
 use crate::overlay::node::{Node, Nodes, State};
+use crate::overlay::open::FileCache;
+use crate::overlay::readdir::OpenDirs;
 use crate::overlay::upper::Upper;
 use crate::sys::{self, Time};
 
@@ -69,13 +72,14 @@ pub use attr::SetAttr;
 pub use changes::{Change, ChangeKind};
 pub use create::{Caller, NewFile};
 pub use error::{Error, Result};
-pub use file::{Fh, Seek};
+pub use file::Seek;
 pub use ids::{IdMap, IdRange, Ids};
 pub use item::{Item, ItemReader};
 pub use lower::{
-    ChainLower, DirsLower, Links, Lower, LowerAttr, LowerDirs, LowerEntry, LowerFile, LowerId,
+    ChainLower, DirsLower, Links, Lower, LowerAttr, LowerDirs, LowerEntry, LowerFile, LowerFound,
+    LowerId,
 };
-pub use readdir::{DirEntry, ReadDir};
+pub use readdir::{DirEntry, Fh, ReadDir};
 pub use rename::Rename;
 pub use upper::{Owners, Purpose};
 
@@ -188,7 +192,7 @@ pub struct Overlay {
     upper: Option<Upper>,
     root: Arc<Node>,
     nodes: Nodes,
-    handles: Handles,
+    open_dirs: OpenDirs,
     files: FileCache,
     dirs: place::DirCache,
     /// Directories that are not where the lower has them: what is below them finds its way by these.
@@ -249,14 +253,14 @@ impl Overlay {
         let state = State { upper: upper.as_ref().map(Upper::root_inode), ..State::default() };
         let lower_root = lower.root();
         let root = nodes.get_or_make(Ino::ROOT, || {
-            Node::new(Ino::ROOT, Kind::Directory, Some(lower_root), state)
+            Node::new(Ino::ROOT, Kind::Directory, Some(LowerFound::known(lower_root)), state)
         });
         Self {
             lower,
             upper,
             root,
             nodes,
-            handles: Handles::new(),
+            open_dirs: OpenDirs::new(),
             files: FileCache::new(),
             dirs: place::DirCache::new(),
             redirected: Mutex::default(),
@@ -308,6 +312,7 @@ impl Overlay {
         if !is_unknown {
             return false;
         }
+        self.close_kept(ino);
         let lower = match &node {
             Some(node) => node.lower,
             None => ino.0.checked_sub(1).map(LowerId),

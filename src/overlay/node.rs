@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::hash::Hash;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +21,8 @@ use parking_lot::Mutex;
 
 use crate::layer::Kind;
 use crate::overlay::Ino;
-use crate::overlay::file::OpenFile;
-use crate::overlay::lower::LowerId;
+use crate::overlay::lower::{LowerFound, LowerId};
+use crate::overlay::open::{Content, OpenFile};
 
 /// A file that the overlay must remember.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// Of a directory: what is merged below it. Of another file: where it comes from.
     pub(crate) lower: Option<LowerId>,
+    /// Keeps that known.
+    _found: Option<LowerFound>,
     /// Held while the file is copied up or its names change.
     pub(crate) change: Mutex<()>,
     pub(crate) state: Mutex<State>,
@@ -53,6 +56,8 @@ pub(crate) struct State {
     /// It is in the index: a file of the lower whose names are not all known. This many more names
     /// than the upper file has links does the union show.
     pub(crate) more_links: Option<i64>,
+    /// It is neither set-uid nor set-gid; false if that is not known.
+    pub(crate) has_no_set_ids: bool,
     /// What tells it from earlier files of the upper with its number; 0 for one of the lower.
     pub(crate) generation: u32,
     /// Its content, while somebody has it open.
@@ -63,16 +68,28 @@ pub(crate) struct State {
     pub(crate) dir: DirState,
 }
 
+/// What new files get from the directory that they are made in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heritage {
+    /// Its mode, and its group, which they get if that has set-gid.
+    pub(crate) mode: u32,
+    pub(crate) gid: u32,
+    /// It has a default access control list.
+    pub(crate) acl: bool,
+}
+
 /// What a directory in the upper is like.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DirState {
+    /// What new files get from it; none until it was asked for.
+    pub(crate) heritage: Option<Heritage>,
     /// Its whiteouts are attributes of empty files.
     pub(crate) xattr_whiteouts: bool,
     /// It has no lower directory, but files that come from the lower.
     pub(crate) impure: bool,
-    /// Subdirectories here less those of the lower; none when they have to be counted.
+    /// Subdirectories that are shown less those of the lower; none until they are counted.
     pub(crate) more_subdirs: Option<i64>,
-    /// How often its names have changed.
+    /// How often its names or attributes have changed.
     pub(crate) version: u64,
 }
 
@@ -85,13 +102,24 @@ pub(crate) struct Name {
 
 impl Node {
     /// Returns a node of a file with this state.
-    pub(crate) fn new(ino: Ino, kind: Kind, lower: Option<LowerId>, state: State) -> Self {
-        Self { ino, kind, lower, change: Mutex::new(()), state: Mutex::new(state) }
+    pub(crate) fn new(ino: Ino, kind: Kind, found: Option<LowerFound>, state: State) -> Self {
+        let lower = found.as_ref().map(|found| found.id);
+        let (change, state) = (Mutex::new(()), Mutex::new(state));
+        Self { ino, kind, lower, _found: found, change, state }
     }
 
     /// Tells whether the file is in the upper.
     pub(crate) fn is_in_upper(&self) -> bool {
         self.state.lock().upper.is_some()
+    }
+
+    /// Returns its file in the upper, if its content is there and somebody has it open.
+    pub(crate) fn open_upper(&self) -> Option<Arc<File>> {
+        let file = self.state.lock().file.upgrade()?;
+        match &*file.content.read() {
+            Content::Upper(upper) => Some(Arc::clone(upper)),
+            Content::Lower(_) => None,
+        }
     }
 
     /// Adds a name, if it is not known yet.
@@ -116,11 +144,25 @@ impl Node {
         left
     }
 
-    /// Notes that a name of the directory has changed.
-    pub(crate) fn changed(&self) {
+    /// Notes that a name of the directory has changed, and how many subdirectories the union shows more
+    /// in it by that.
+    pub(crate) fn changed(&self, subdirs: i64) {
         let dir = &mut self.state.lock().dir;
         dir.version += 1;
-        dir.more_subdirs = None;
+        dir.more_subdirs = dir.more_subdirs.map(|more| more + subdirs);
+    }
+
+    /// Notes that attributes of the file are about to change, or have changed.
+    pub(crate) fn attributes_change(&self) {
+        let mut state = self.state.lock();
+        state.has_no_set_ids = false;
+        state.dir.version += 1;
+        state.dir.heritage = None;
+    }
+
+    /// Returns how many subdirectories a directory has more when it has this file.
+    pub(crate) fn counts(&self) -> i64 {
+        i64::from(self.kind == Kind::Directory)
     }
 
     /// Notes that whiteouts in the directory may be attributes of empty files.

@@ -6,6 +6,7 @@
 //! which it could be found is reached by its pin.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::lower::LowerId;
+use crate::overlay::lower::{LowerFound, LowerId};
 use crate::overlay::node::{Name, Node};
 use crate::overlay::{Ino, Overlay};
 use crate::sys::{self, Errno, Stat, XattrTarget, open_flags};
@@ -30,7 +31,7 @@ const TRIES: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
     /// In the lower, as it always was.
-    Lower(LowerId),
+    Lower(LowerFound),
     /// It has a node, which says.
     Node(Arc<Node>),
 }
@@ -42,6 +43,8 @@ pub(crate) enum Located {
     At(Arc<OwnedFd>, OsString),
     /// By a descriptor of its own.
     Pinned(Arc<OwnedFd>),
+    /// By its content, which is open.
+    Open(Arc<File>),
 }
 
 impl Located {
@@ -49,6 +52,7 @@ impl Located {
         match self {
             Self::At(dir, name) => sys::stat(dir.as_fd(), name),
             Self::Pinned(fd) => sys::fstat(fd.as_fd()),
+            Self::Open(file) => sys::fstat(file.as_fd()),
         }
     }
 
@@ -56,6 +60,7 @@ impl Located {
         match self {
             Self::At(dir, name) => XattrTarget::At(dir.as_fd(), name),
             Self::Pinned(fd) => XattrTarget::Fd(fd.as_fd()),
+            Self::Open(file) => XattrTarget::Fd(file.as_fd()),
         }
     }
 
@@ -63,6 +68,7 @@ impl Located {
         match self {
             Self::At(dir, name) => sys::open_path(dir.as_fd(), name),
             Self::Pinned(fd) => sys::dup(fd.as_fd()),
+            Self::Open(file) => sys::dup(file.as_fd()),
         }
     }
 }
@@ -118,25 +124,26 @@ impl Overlay {
             return Ok(Place::Node(node));
         }
         match ino.0.checked_sub(1).map(LowerId).filter(|id| self.lower.contains(*id)) {
-            Some(id) => Ok(Place::Lower(id)),
+            // The kernel knows it for as long as it asks.
+            Some(id) => Ok(Place::Lower(LowerFound::known(id))),
             None => Err(Error::Stale(ino.0)),
         }
     }
 
     /// Returns where a lower file is that the union shows.
-    pub(crate) fn place_of(&self, id: LowerId) -> Place {
-        let node = self.upper.as_ref().and_then(|_| self.nodes.get(self.ino_of(id)));
+    pub(crate) fn place_of(&self, found: LowerFound) -> Place {
+        let node = self.upper.as_ref().and_then(|_| self.nodes.get(self.ino_of(found.id)));
         match node {
             Some(node) => Place::Node(node),
-            None if id == self.lower.root() => Place::Node(Arc::clone(&self.root)),
-            None => Place::Lower(id),
+            None if found.id == self.lower.root() => Place::Node(Arc::clone(&self.root)),
+            None => Place::Lower(found),
         }
     }
 
     /// Returns the number of the file at a place.
     pub(crate) fn ino(&self, place: &Place) -> Ino {
         match place {
-            Place::Lower(id) => self.ino_of(*id),
+            Place::Lower(found) => self.ino_of(found.id),
             Place::Node(node) => node.ino,
         }
     }
@@ -144,20 +151,20 @@ impl Overlay {
     /// Returns what the file at a place is.
     pub(crate) fn kind(&self, place: &Place) -> Result<Kind> {
         match place {
-            Place::Lower(id) => self.lower.kind(*id),
+            Place::Lower(found) => self.lower.kind(found.id),
             Place::Node(node) => Ok(node.kind),
         }
     }
 
     /// Returns the node of the file at a place, which gets one if it has none.
     pub(crate) fn node(&self, place: &Place) -> Result<Arc<Node>> {
-        let id = match place {
+        let found = match place {
             Place::Node(node) => return Ok(Arc::clone(node)),
-            Place::Lower(id) => *id,
+            Place::Lower(found) => found,
         };
-        let kind = self.kind(place)?;
-        let make = || Node::new(self.ino_of(id), kind, Some(id), Default::default());
-        Ok(self.nodes.get_or_make(self.ino_of(id), make))
+        let (kind, ino) = (self.kind(place)?, self.ino_of(found.id));
+        let make = || Node::new(ino, kind, Some(self.lower.hold(found.id)), Default::default());
+        Ok(self.nodes.get_or_make(ino, make))
     }
 
     /// Opens a directory of the upper, as a place to start from.
@@ -237,6 +244,11 @@ impl Overlay {
         node: &Arc<Node>,
         with: impl Fn(Located) -> sys::Result<Option<T>>,
     ) -> Result<T> {
+        if let Some(file) = node.open_upper()
+            && let Some(answer) = with(Located::Open(file))?
+        {
+            return Ok(answer);
+        }
         for _ in 0..TRIES {
             let (pin, name, indexed) = {
                 let state = node.state.lock();
@@ -275,7 +287,7 @@ impl Overlay {
         })
     }
 
-    /// Opens a file of the upper as a place (`O_PATH`), and returns its attributes, without what
+    /// Opens a file of the upper as a place, and returns its attributes, without what
     /// marks say.
     pub(crate) fn open_node(&self, node: &Arc<Node>) -> Result<(OwnedFd, Stat)> {
         let upper = node.state.lock().upper;

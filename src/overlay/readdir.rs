@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::file::Fh;
-use crate::overlay::lower::LowerId;
+use crate::overlay::lower::{LowerFound, LowerId};
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
 use crate::overlay::upper::Child;
@@ -24,8 +24,35 @@ use crate::sys;
 
 /// A directory that is being read.
 #[derive(Debug, Default)]
-pub(crate) struct OpenDir {
+struct OpenDir {
     names: Mutex<Option<Arc<UpperNames>>>,
+}
+
+/// The number of a directory that is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fh(pub u64);
+
+/// Directories that are being read.
+#[derive(Debug)]
+pub(crate) struct OpenDirs {
+    next: AtomicU64,
+    open: RwLock<HashMap<Fh, Arc<OpenDir>>>,
+}
+
+impl OpenDirs {
+    pub(crate) fn new() -> Self {
+        Self { next: AtomicU64::new(1), open: RwLock::default() }
+    }
+
+    fn add(&self, dir: OpenDir) -> Fh {
+        let fh = Fh(self.next.fetch_add(1, Ordering::Relaxed));
+        self.open.write().insert(fh, Arc::new(dir));
+        fh
+    }
+
+    fn get(&self, fh: Fh) -> Result<Arc<OpenDir>> {
+        self.open.read().get(&fh).cloned().ok_or(Error::BadHandle)
+    }
 }
 
 /// The names that the upper has in a directory.
@@ -77,7 +104,12 @@ impl Overlay {
     /// Opens a directory to read it.
     pub fn open_dir_handle(&self, ino: Ino) -> Result<Fh> {
         self.dir_place(ino)?;
-        Ok(self.handles.add_dir(OpenDir::default()))
+        Ok(self.open_dirs.add(OpenDir::default()))
+    }
+
+    /// Closes a directory.
+    pub fn close_dir(&self, fh: Fh) {
+        drop(self.open_dirs.open.write().remove(&fh));
     }
 
     /// Tells whether a directory is in the upper, so that the positions of its entries are those of
@@ -102,7 +134,7 @@ impl Overlay {
         let place = self.dir_place(ino)?;
         let names = match (fh, &place) {
             (Some(fh), Place::Node(node)) if node.is_in_upper() => {
-                self.upper_names(&*self.handles.dir(fh)?, node, position)?
+                self.upper_names(&*self.open_dirs.get(fh)?, node, position)?
             }
             (None, Place::Node(node)) if node.is_in_upper() => return Err(Error::BadHandle),
             _ => Arc::default(),
@@ -221,7 +253,7 @@ impl Overlay {
 /// Returns the lower part of a directory.
 fn lower_of(place: &Place) -> Option<LowerId> {
     match place {
-        Place::Lower(id) => Some(*id),
+        Place::Lower(found) => Some(found.id),
         Place::Node(node) if node.state.lock().gone => None,
         Place::Node(node) => node.lower,
     }
@@ -310,12 +342,18 @@ impl Listing<'_> {
     ) -> Result<ControlFlow<()>> {
         // An entry of the lower is what it was, unless the directory has changed.
         let unchanged = lower.filter(|_| !self.has_changed());
+        let in_lower = |place| (place, None);
         let child = match unchanged {
-            Some((id, _)) if self.what == ReadDir::Names => Ok(Some(self.overlay.place_of(id))),
-            Some(_) => self.overlay.lower_child(lower_of(self.place), name),
-            None => self.overlay.child(self.place, name),
+            Some((id, _)) if self.what == ReadDir::Names => {
+                Ok(Some(in_lower(self.overlay.place_of(LowerFound::known(id)))))
+            }
+            Some(_) => {
+                let child = self.overlay.lower_child(lower_of(self.place), name);
+                child.map(|child| child.map(in_lower))
+            }
+            None => self.overlay.child_seen(self.place, name, |_| true),
         };
-        let child = match child {
+        let (child, shown) = match child {
             Ok(Some(child)) => child,
             Ok(None) => return Ok(ControlFlow::Continue(())),
             Err(error) => {
@@ -331,7 +369,7 @@ impl Listing<'_> {
         if self.what == ReadDir::Names {
             return Ok(sink(DirEntry { ino, kind, name, next, attr: None }));
         }
-        let attr = self.overlay.attr_of(&child)?;
+        let attr = self.overlay.attr_seen(&child, shown)?;
         let flow = sink(DirEntry { ino, kind, name, next, attr: Some(&attr) });
         if flow.is_continue() {
             self.overlay.remember(&child);
@@ -352,7 +390,7 @@ impl Listing<'_> {
                 Some(name) => return name.dir.ino,
                 None => node.lower,
             },
-            Place::Lower(id) => Some(*id),
+            Place::Lower(found) => Some(found.id),
         };
         // The kernel asks for no attributes of `..`, so a number that cannot be had does no harm.
         let names = parent.map(|id| self.overlay.lower.names(id));

@@ -1,16 +1,16 @@
 //! Taking names away.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
-use crate::overlay::upper::{Child, Hide};
+use crate::overlay::upper::{Child, Hide, Upper};
 use crate::overlay::{Ino, Overlay};
-use crate::sys;
+use crate::sys::{self, Errno};
 
 impl Overlay {
     /// Takes a name away from what is not a directory. Nothing is copied for it.
@@ -49,27 +49,58 @@ impl Overlay {
     fn remove_locked(&self, dir: &Arc<Node>, name: &OsStr, node: &Arc<Node>) -> Result<()> {
         let upper = self.changeable()?;
         let fd = self.dir_fd(dir)?;
-        match self.upper_child(dir, name)? {
-            Child::Whiteout => return Err(Error::NotFound),
-            Child::Nothing => {
-                upper.make_whiteout(fd.as_fd(), name)?;
-                self.shows_one_less(node)?;
-            }
-            Child::There(_) => {
-                self.pin_before_losing(node)?;
-                let hide = if self.lower_has(dir.lower, name)? { Hide::Yes } else { Hide::No };
-                if hide == Hide::No && node.kind != Kind::Directory {
-                    sys::unlink(fd.as_fd(), name)?;
-                } else {
-                    let taken = upper.take_out(fd.as_fd(), name, hide)?;
-                    self.dirs.remove(node.ino);
-                    upper.discard(&taken)?;
+        if !self.hide_lower(upper, fd.as_fd(), name, node)? {
+            match self.upper_child(dir, name)? {
+                Child::Whiteout => return Err(Error::NotFound),
+                Child::Nothing => {
+                    upper.make_whiteout(fd.as_fd(), name)?;
+                    self.shows_one_less(node)?;
                 }
+                Child::There(_) => self.take_away(upper, (dir, fd.as_fd()), name, node)?,
             }
         }
         dir.note_whiteouts(!upper.whiteouts_are_devices());
-        dir.changed();
+        dir.changed(-node.counts());
         self.lost_name(dir, name, node)
+    }
+
+    /// Hides a name of a file that only the lower has; tells whether it did. The upper has nothing under
+    /// the name then, or making the whiteout says so.
+    fn hide_lower(
+        &self,
+        upper: &Upper,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        node: &Node,
+    ) -> Result<bool> {
+        if node.is_in_upper() {
+            return Ok(false);
+        }
+        match upper.make_whiteout(dir, name) {
+            Err(Error::Sys(error)) if error.errno() == Errno::EEXIST => Ok(false),
+            made => made.map(|()| true),
+        }
+    }
+
+    /// Takes a name of the upper away.
+    fn take_away(
+        &self,
+        upper: &Upper,
+        (dir, fd): (&Node, BorrowedFd<'_>),
+        name: &OsStr,
+        node: &Arc<Node>,
+    ) -> Result<()> {
+        self.pin_before_losing(node)?;
+        let hide = if self.lower_has(dir.lower, name)? { Hide::Yes } else { Hide::No };
+        match (node.kind, hide) {
+            (Kind::Directory, _) => {
+                let taken = upper.take_out(fd, name, hide)?;
+                self.dirs.remove(node.ino);
+                upper.discard(&taken)
+            }
+            (_, Hide::Yes) => upper.replace_by_whiteout(fd, name),
+            (_, Hide::No) => Ok(sys::unlink(fd, name)?),
+        }
     }
 
     /// Keeps hold of a file that is about to lose a name, if it is the last one that is known.
@@ -91,7 +122,9 @@ impl Overlay {
         }
         if !node.is_in_upper() {
             let left = match node.lower {
-                Some(id) if node.kind != Kind::Directory => self.shown_names(id)?.len(),
+                Some(id) if node.kind != Kind::Directory => {
+                    self.shown_names_but(id, (dir.lower, name))?.len()
+                }
                 _ => 0,
             };
             let mut state = node.state.lock();

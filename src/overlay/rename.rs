@@ -155,8 +155,8 @@ impl Overlay {
             self.shows_one_less(target)?;
         }
         from.dir.note_whiteouts(from.lower && !upper.whiteouts_are_devices());
-        from.dir.changed();
-        to.dir.changed();
+        from.dir.changed(-node.counts());
+        to.dir.changed(node.counts() - target.map_or(0, |target| target.counts()));
         node.add_name(&to.dir, to.name);
         node.remove_name(&from.dir, from.name);
         match target {
@@ -179,7 +179,8 @@ impl Overlay {
         for (moved, old, new) in [(node, from, to), (other, to, from)] {
             moved.add_name(&new.dir, new.name);
             moved.remove_name(&old.dir, old.name);
-            new.dir.changed();
+            new.dir.changed(moved.counts());
+            old.dir.changed(-moved.counts());
         }
         Ok(())
     }
@@ -250,7 +251,8 @@ impl Overlay {
                     continue;
                 }
                 let node = self.node_in_upper(&dir, &name, stat)?;
-                if node.lower.is_some() && node.lower != self.lower_lookup(dir.lower, &name)? {
+                let beside = self.lower_lookup(dir.lower, &name)?.map(|found| found.id);
+                if node.lower.is_some() && node.lower != beside {
                     self.note_redirected(&node);
                 }
                 pending.push(node);

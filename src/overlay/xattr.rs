@@ -26,8 +26,8 @@ impl Overlay {
         };
         let namespace = self.writable_or_seen()?.namespace();
         let on_disk = namespace.on_disk(name).ok_or(Error::NoXattr)?;
-        let (fd, _) = self.open_node(node)?;
-        Ok(sys::get_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk)?)
+        let (_, located) = self.raw_stat(node)?;
+        Ok(sys::get_xattr(located.target(), &on_disk)?)
     }
 
     /// Returns the names of all attributes.
@@ -55,7 +55,9 @@ impl Overlay {
         let node = self.node(&self.place(ino)?)?;
         self.copy_up(&node, Need::Metadata)?;
         let (fd, _) = self.open_node(&node)?;
-        Ok(sys::set_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk, value, flag)?)
+        let set = sys::set_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk, value, flag);
+        node.attributes_change();
+        Ok(set?)
     }
 
     /// Removes an attribute.
@@ -68,7 +70,9 @@ impl Overlay {
         let node = self.node(&self.place(ino)?)?;
         self.copy_up(&node, Need::Metadata)?;
         let (fd, _) = self.open_node(&node)?;
-        match sys::remove_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk) {
+        let removed = sys::remove_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk);
+        node.attributes_change();
+        match removed {
             Err(error) if error.errno() == Errno::ENODATA => Err(Error::NoXattr),
             other => Ok(other?),
         }
@@ -103,7 +107,7 @@ impl Overlay {
 
     fn lower_xattrs(&self, place: &Place) -> Result<Vec<(OsString, Vec<u8>)>> {
         let id = match place {
-            Place::Lower(id) => *id,
+            Place::Lower(found) => found.id,
             Place::Node(node) => node.lower.ok_or(Error::Stale(node.ino.0))?,
         };
         self.lower.xattrs(id)

@@ -213,11 +213,11 @@ fn namespaces() -> Finding {
     Finding::good(WHAT, "can be made")
 }
 
-/// What the kernel may have and strata does not use so far: nothing to do about it.
+/// What a mount may ask for, as root: nothing to do about it.
 fn passthrough(machine: &Machine) -> Finding {
     let found = match machine.kernel_version() >= (6, 9) {
-        true => "the kernel has it; strata does not use it yet",
-        false => "the kernel has it from 6.9 on; strata does not use it yet",
+        true => "the kernel has it; root may ask for it (-o data=passthrough)",
+        false => "the kernel has it from 6.9 on",
     };
     Finding::good("FUSE passthrough", found)
 }

@@ -66,6 +66,7 @@ impl Strata {
             writable: !container.ephemeral && !options.is_read_only(),
             device: None,
             transport: None,
+            data: None,
             since: jiff::Timestamp::now(),
             options: request.options.clone(),
             foreground: request.foreground,
@@ -132,6 +133,7 @@ impl Strata {
         let mount = fuse::mount(overlay, &state.target, options, self.statfs_fd()?)?;
         state.device = mount_point(&state.target).map(|point| point.device);
         state.transport = Some(mount.transport().name().to_owned());
+        state.data = Some(mount.data().name().to_owned());
         self.store.set_mounted(&container.id, &state, &lock)?;
         Ok((mount, lock))
     }

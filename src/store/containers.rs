@@ -58,6 +58,9 @@ pub struct MountState {
     /// How requests come from the kernel; older versions did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,
+    /// How contents get to programs; older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// Since when, RFC 3339.
     pub since: jiff::Timestamp,
     /// The mount options that were asked for.
@@ -83,6 +86,16 @@ pub enum Mounted {
 #[derive(Debug)]
 pub struct ContainerLock {
     _file: File,
+}
+
+impl MountState {
+    /// Returns how it is served: how requests come and how contents get to programs, as far as it is
+    /// known.
+    pub fn ways(&self) -> Option<String> {
+        let known = [&self.transport, &self.data];
+        let known: Vec<_> = known.into_iter().flatten().map(String::as_str).collect();
+        (!known.is_empty()).then(|| known.join(", "))
+    }
 }
 
 impl Store {

@@ -16,6 +16,8 @@ use crate::sys::{
 
 /// How often a file is copied that changes meanwhile.
 const TRIES: usize = 10;
+/// So many names of one file every file system allows: ext4 65,000, btrfs 65,535.
+const LINKS: u64 = 60_000;
 
 /// A file as it is at one time: while it has this inode and this time of its last change, it is the
 /// same.
@@ -182,7 +184,8 @@ impl Copier<'_> {
         };
         let known = sys::stat_if_exists(base_dir.as_fd(), name)?;
         let Some(known) = known.filter(Stat::is_regular) else { return Ok(None) };
-        if !(base.is_same)(stat.into(), (&known).into()) {
+        // All names of a file have to fit beside those that the base has of it.
+        if !(base.is_same)(stat.into(), (&known).into()) || known.nlink + stat.nlink > LINKS {
             return Ok(None);
         }
         match sys::link(base_dir.as_fd(), name, dir.to.as_fd(), name) {

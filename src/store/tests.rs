@@ -326,6 +326,7 @@ fn a_container_has_one_owner_at_a_time() {
         writable: true,
         device: Some("0:52".to_owned()),
         transport: None,
+        data: None,
         since: Timestamp::UNIX_EPOCH,
         options: Vec::new(),
         foreground: false,

@@ -17,6 +17,7 @@ mod error;
 mod fd;
 mod fnmatch;
 mod fs;
+mod fuse;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod lock;
@@ -45,15 +46,15 @@ pub use fs::{
     make_dir, make_node, read_link, read_link_fd, remove_dir, rename, set_times, stat,
     stat_if_exists, statfs, symlink, truncate_fd, unlink,
 };
+pub use fuse::{close_backing, open_backing};
 pub use lock::{is_owned, lock_exclusive, try_lock_exclusive, try_own};
 pub use map::MappedFile;
 pub use mount::{MountFlags, Unmount, fusermount, mount_fuse, unmount};
 pub use process::{
     Forked, become_session_leader, block_end_signals, block_interrupts, close_inherited,
-    effective_ids, exit_at_once, fork, keep_little_memory, leave_open_files, null_stdio, pipe,
-    process_start_ticks, raise_open_files_limit, return_freed_memory, set_umask,
-    unblock_end_signals,
-    wait_for_end_signal, wait_for_exit, wait_for_interrupt,
+    effective_ids, exit_at_once, fork, groups_of, keep_little_memory, leave_open_files, null_stdio,
+    pipe, process_start_ticks, raise_open_files_limit, return_freed_memory, set_umask,
+    unblock_end_signals, wait_for_end_signal, wait_for_exit, wait_for_interrupt,
 };
 pub use random::random_bytes;
 pub use ring::{CommandRing, SECOND_PART};
@@ -88,6 +89,8 @@ pub mod mode {
     pub const SET_UID: u32 = libc::S_ISUID;
     /// Set-gid.
     pub const SET_GID: u32 = libc::S_ISGID;
+    /// Both.
+    pub const SET_IDS: u32 = SET_UID | SET_GID;
 }
 
 /// Flags of open(2), as the rooms above need them.
@@ -104,6 +107,11 @@ pub mod open_flags {
     pub const READ_UNSEEN: i32 = libc::O_RDONLY | libc::O_NOATIME | libc::O_NONBLOCK;
     /// For reading and writing.
     pub const READ_WRITE: i32 = libc::O_RDWR;
+
+    /// Tells whether flags are those of who reads and writes.
+    pub const fn is_read_write(flags: i32) -> bool {
+        flags & libc::O_ACCMODE == libc::O_RDWR
+    }
 
     /// Tells whether a `whence` of lseek(2) looks for data, and not for a hole.
     pub const fn seeks_data(whence: i32) -> bool {

@@ -206,9 +206,29 @@ pub fn process_start_ticks(pid: i32) -> Result<Option<u64>> {
     Ok(after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()))
 }
 
+/// Returns the supplementary groups of a process or thread.
+///
+/// # Errors
+/// `ENOENT` when there is no such process.
+pub fn groups_of(pid: u32) -> Result<Vec<u32>> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path);
+    let text = text.map_err(|error| Error::from_io(format!("read({path:?})"), &error))?;
+    let groups = text.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    Ok(groups.split_ascii_whitespace().filter_map(|group| group.parse().ok()).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_groups_of_a_process_are_read() {
+        let own: Vec<u32> =
+            nix::unistd::getgroups().unwrap().into_iter().map(nix::unistd::Gid::as_raw).collect();
+        assert_eq!(groups_of(std::process::id()).unwrap(), own);
+        assert!(groups_of(u32::MAX).is_err());
+    }
 
     #[test]
     fn a_process_has_a_start_and_a_dead_one_has_none() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::layer::{Chain, Content, Kind, ROOT};
 use crate::overlay::error::{Error, Result};
-use crate::overlay::lower::{Lower, LowerAttr, LowerEntry, LowerFile, LowerId};
+use crate::overlay::lower::{Lower, LowerAttr, LowerEntry, LowerFile, LowerFound, LowerId};
 
 /// The merged layers of an image.
 #[derive(Debug)]
@@ -71,8 +71,8 @@ impl Lower for ChainLower {
         Ok(self.0.attr(inode(id)?)?.into())
     }
 
-    fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerId>> {
-        Ok(self.0.lookup(inode(dir)?, name)?.map(id))
+    fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerFound>> {
+        Ok(self.0.lookup(inode(dir)?, name)?.map(id).map(LowerFound::known))
     }
 
     fn entries(
@@ -114,7 +114,7 @@ impl Lower for ChainLower {
         }
     }
 
-    fn content_at(&self, _: &OsStr) -> Result<Option<LowerId>> {
+    fn content_at(&self, _: &OsStr) -> Result<Option<LowerFound>> {
         Ok(None)
     }
 
@@ -125,6 +125,10 @@ impl Lower for ChainLower {
 
     fn has_unknown_names(&self, _: LowerId) -> Result<bool> {
         Ok(false)
+    }
+
+    fn hold(&self, id: LowerId) -> LowerFound {
+        LowerFound::known(id)
     }
 
     fn keep(&self, _: LowerId) {}

@@ -22,6 +22,30 @@ pub use dirs::{DirsLower, Links, LowerDirs};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LowerId(pub u64);
 
+/// A file of the lower that was found under a name. It stays known for as long as somebody has this,
+/// whatever the kernel forgets meanwhile.
+#[derive(Clone, Debug)]
+pub struct LowerFound {
+    /// Which file.
+    pub id: LowerId,
+    _held: Option<Arc<dyn Held>>,
+}
+
+/// What keeps a file known until it is dropped.
+pub(crate) trait Held: Debug + Send + Sync {}
+
+impl LowerFound {
+    /// Returns a file that is known anyway.
+    pub(crate) const fn known(id: LowerId) -> Self {
+        Self { id, _held: None }
+    }
+
+    /// Returns a file that `held` keeps known.
+    pub(crate) const fn kept_by(held: Arc<dyn Held>, id: LowerId) -> Self {
+        Self { id, _held: Some(held) }
+    }
+}
+
 /// An entry of a lower directory.
 #[derive(Clone, Copy, Debug)]
 pub struct LowerEntry<'a> {
@@ -165,7 +189,7 @@ pub trait Lower: Debug + Send + Sync {
     /// # Errors
     /// [`crate::overlay::Error::Refused`] for a name that is there and leads elsewhere by a mark
     /// that is not to be followed.
-    fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerId>>;
+    fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerFound>>;
 
     /// Gives the entries of a directory to `sink`, from a position on, without `.` and `..`; the
     /// beginning is 0. Positions stay valid for ever. A file is known only when it is looked up.
@@ -186,13 +210,16 @@ pub trait Lower: Debug + Send + Sync {
     fn open(&self, id: LowerId) -> Result<LowerFile>;
 
     /// Returns a file at an absolute path that nothing shows and that only gives its content.
-    fn content_at(&self, path: &OsStr) -> Result<Option<LowerId>>;
+    fn content_at(&self, path: &OsStr) -> Result<Option<LowerFound>>;
 
     /// Returns the names of a file: the directory, and the name in it. The root has none.
     fn names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>>;
 
     /// Tells whether a file has names that [`Lower::names`] may not give.
     fn has_unknown_names(&self, id: LowerId) -> Result<bool>;
+
+    /// Keeps a file that is known so, for as long as somebody has what is returned.
+    fn hold(&self, id: LowerId) -> LowerFound;
 
     /// Keeps a file known until it is forgotten as often as it was kept.
     fn keep(&self, id: LowerId);

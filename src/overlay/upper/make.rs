@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::upper::owner::STAND_IN;
+use crate::overlay::upper::owner::{Changed, STAND_IN};
 use crate::overlay::upper::{Mark, Meta, Upper};
-use crate::sys::{self, Errno, RenameFlags, SetXattr, XattrTarget, open_flags};
+use crate::sys::{self, Errno, RenameFlags, SetXattr, Stat, XattrTarget, open_flags};
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct Temporary {
 
 /// What takes permissions away from a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mask {
+pub(crate) enum Mask {
     /// The caller's umask.
     Bits(u32),
     /// The default ACL of the directory.
@@ -68,24 +68,28 @@ impl Mask {
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 impl Upper {
-    /// Makes a file under a name that the upper does not have. What a program should see of the
-    /// caller's umask and the directory's default ACL is in `meta` and `umask`.
+    /// Makes a file under a name that the upper does not have; returns it with the attributes that it
+    /// shows.
+    ///
+    /// # Errors
+    /// `EEXIST` when the upper has the name.
     pub(crate) fn make_in_place(
         &self,
         dir: BorrowedFd<'_>,
         name: &OsStr,
         new: New<'_>,
         meta: Meta,
-        umask: u32,
-    ) -> Result<OwnedFd> {
-        let mask = self.mask(dir, umask)?;
+        mask: Mask,
+    ) -> Result<(OwnedFd, Stat)> {
         let meta = mask.apply(meta);
         let fd = self.make_raw(dir, name, new, meta)?;
-        if let Err(error) = self.finish(fd.as_fd(), new, meta, mask) {
-            self.withdraw(dir, name, new);
-            return Err(error);
+        match self.finish(fd.as_fd(), new, meta, mask) {
+            Ok(stat) => Ok((fd, stat)),
+            Err(error) => {
+                self.withdraw(dir, name, new);
+                Err(error)
+            }
         }
-        Ok(fd)
     }
 
     /// Makes a file in the work directory, as it would be made in `dir`.
@@ -119,9 +123,8 @@ impl Upper {
         &self,
         dir: BorrowedFd<'_>,
         meta: Meta,
-        umask: u32,
+        mask: Mask,
     ) -> Result<OwnedFd> {
-        let mask = self.mask(dir, umask)?;
         let meta = mask.apply(meta);
         let fd = sys::open_tmpfile(dir, self.raw_mode(Kind::Regular, meta))?;
         self.finish(fd.as_fd(), New::File, meta, mask)?;
@@ -233,7 +236,7 @@ impl Upper {
     }
 
     /// Deletes a file that did not get a place.
-    fn or_discard(&self, from: &OsStr, result: sys::Result<()>) -> Result<()> {
+    pub(super) fn or_discard(&self, from: &OsStr, result: sys::Result<()>) -> Result<()> {
         if result.is_err()
             && let Err(error) = self.discard(from)
         {
@@ -284,21 +287,26 @@ impl Upper {
         Ok(fd)
     }
 
-    /// Gives a file that was just made its owner and what is missing of its mode.
-    fn finish(&self, fd: BorrowedFd<'_>, new: New<'_>, meta: Meta, mask: Mask) -> Result<()> {
+    /// Gives a file that was just made its owner and what is missing of its mode; returns the attributes
+    /// that it shows.
+    fn finish(&self, fd: BorrowedFd<'_>, new: New<'_>, meta: Meta, mask: Mask) -> Result<Stat> {
         let stat = sys::fstat(fd)?;
         let mut meta = meta;
         if mask == Mask::Acl {
             // The ACL has decided about the permissions; only the special bits are ours.
             meta.mode = meta.mode & 0o7000 | stat.mode & 0o777;
         }
-        self.set_meta(fd, &stat, new.kind(), meta)
+        let stat = match self.set_meta(fd, &stat, new.kind(), meta)? {
+            Changed::Yes => sys::fstat(fd)?,
+            Changed::No => stat,
+        };
+        Ok(self.shown_as_made(stat, new.kind(), meta))
     }
 
-    /// Returns what takes permissions away from a file that is made in `dir`: a default ACL in place
-    /// of the umask, which the file system heeds itself.
-    fn mask(&self, dir: BorrowedFd<'_>, umask: u32) -> Result<Mask> {
-        Ok(if self.default_acl(dir)?.is_some() { Mask::Acl } else { Mask::Bits(umask) })
+    /// Tells whether files that are made in a directory get its default ACL, in place of what the umask
+    /// leaves.
+    pub(crate) fn has_default_acl(&self, dir: BorrowedFd<'_>) -> Result<bool> {
+        Ok(self.default_acl(dir)?.is_some())
     }
 
     fn default_acl(&self, dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>> {

@@ -19,7 +19,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-pub(crate) use crate::overlay::upper::make::{New, Temporary};
+use parking_lot::Mutex;
+
+pub(crate) use crate::overlay::upper::make::{Mask, New, Temporary};
 pub(crate) use crate::overlay::upper::marks::{Mark, Marks, Namespace, check_name};
 pub(crate) use crate::overlay::upper::owner::Meta;
 
@@ -79,6 +81,8 @@ pub(crate) struct Upper {
     namespace: Namespace,
     whiteouts_are_devices: bool,
     rename_whiteout_works: AtomicBool,
+    /// The whiteout that was made last. The next ones are further names of it.
+    whiteout: Mutex<Option<Arc<OwnedFd>>>,
     /// What is made durable.
     sync: Sync,
     volatile: Volatile,
@@ -131,6 +135,7 @@ impl Upper {
             namespace: Namespace::Trusted,
             whiteouts_are_devices: true,
             rename_whiteout_works: AtomicBool::new(true),
+            whiteout: Mutex::default(),
             sync,
             volatile: Volatile::default(),
             writes,
@@ -325,23 +330,65 @@ impl Upper {
     }
 
     /// Hides a name that the upper does not have.
+    ///
+    /// # Errors
+    /// `EEXIST` when the upper has it.
     pub(crate) fn make_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        if self.whiteouts_are_devices {
-            return Ok(sys::make_node(dir, name, sys::mode::CHARACTER, 0)?);
+        self.expect_whiteouts(dir)?;
+        if self.link_whiteout(dir, name)? {
+            return Ok(());
         }
-        let whiteout = self.xattr_whiteout(dir)?;
-        sys::rename(self.work.as_fd(), &whiteout, dir, name, RenameFlags::RENAME_NOREPLACE)?;
-        Ok(())
+        let whiteout = self.whiteout_aside()?;
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        self.or_discard(&whiteout, sys::rename(self.work.as_fd(), &whiteout, dir, name, flags))
     }
 
-    /// Makes an empty file in the work directory that stands for something gone, and says so of the
-    /// directory that will hold it.
-    fn xattr_whiteout(&self, dir: BorrowedFd<'_>) -> Result<OsString> {
-        self.expect_xattr_whiteouts(dir)?;
-        let name = self.temporary_name();
-        sys::make_node(self.work.as_fd(), &name, sys::mode::REGULAR | 0o600, 0)?;
-        self.namespace.set(XattrTarget::At(self.work.as_fd(), &name), Mark::Whiteout, b"y")?;
+    /// Hides a name that the upper has of what is not a directory, in one step.
+    pub(crate) fn replace_by_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        self.expect_whiteouts(dir)?;
+        let whiteout = self.whiteout_aside()?;
+        let flags = RenameFlags::empty();
+        self.or_discard(&whiteout, sys::rename(self.work.as_fd(), &whiteout, dir, name, flags))
+    }
+
+    /// Gives the whiteout that there is another name; tells whether that could be done. A file system
+    /// allows so many names of one file (`EMLINK`), or of a device none, and one that has lost all of
+    /// them gets no new one (`ENOENT`).
+    fn link_whiteout(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool> {
+        let Some(whiteout) = self.whiteout.lock().clone() else { return Ok(false) };
+        match sys::link_fd(whiteout.as_fd(), dir, name) {
+            Ok(()) => Ok(true),
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Errno::ENOENT | Errno::EMLINK | Errno::EPERM | Errno::EOPNOTSUPP
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns the name that a whiteout has in the work directory.
+    fn whiteout_aside(&self) -> Result<OsString> {
+        let (work, name) = (self.work.as_fd(), self.temporary_name());
+        if self.link_whiteout(work, &name)? {
+            return Ok(name);
+        }
+        if self.whiteouts_are_devices {
+            sys::make_node(work, &name, sys::mode::CHARACTER, 0)?;
+        } else {
+            sys::make_node(work, &name, sys::mode::REGULAR | 0o600, 0)?;
+            self.namespace.set(XattrTarget::At(work, &name), Mark::Whiteout, b"y")?;
+        }
+        *self.whiteout.lock() = Some(Arc::new(sys::open_path(work, &name)?));
         Ok(name)
+    }
+
+    /// Says of a directory that will have whiteouts what they are, if they are not devices.
+    fn expect_whiteouts(&self, dir: BorrowedFd<'_>) -> Result<()> {
+        if self.whiteouts_are_devices { Ok(()) } else { self.expect_xattr_whiteouts(dir) }
     }
 
     /// Says of a directory that its whiteouts are attributes of empty files. An opaque directory needs
@@ -394,13 +441,8 @@ impl Upper {
         if self.rename_leaves_whiteout(dir, name, work, &taken)? {
             return Ok(taken);
         }
-        let whiteout = if self.whiteouts_are_devices {
-            let whiteout = self.temporary_name();
-            sys::make_node(work, &whiteout, sys::mode::CHARACTER, 0)?;
-            whiteout
-        } else {
-            self.xattr_whiteout(dir)?
-        };
+        self.expect_whiteouts(dir)?;
+        let whiteout = self.whiteout_aside()?;
         sys::rename(work, &whiteout, dir, name, RenameFlags::RENAME_EXCHANGE)?;
         Ok(whiteout)
     }

@@ -29,6 +29,13 @@ impl From<&Stat> for Meta {
 /// number 0 is for file systems without a device.
 pub(crate) const STAND_IN: u64 = 1;
 
+/// Whether anything had to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Changed {
+    Yes,
+    No,
+}
+
 impl Upper {
     /// Returns the attributes that a file shows, from those that it has and its marks.
     pub(crate) fn shown(&self, stat: Stat, marks: &Marks) -> Stat {
@@ -44,6 +51,22 @@ impl Upper {
         over.apply(stat)
     }
 
+    /// Returns the attributes that a file shows which was just made and has these.
+    pub(crate) fn shown_as_made(
+        &self,
+        stat: Stat,
+        (kind, device): (Kind, u64),
+        meta: Meta,
+    ) -> Stat {
+        let is_special = !matches!(kind, Kind::Regular | Kind::Directory);
+        let Meta { uid, gid, mode } = meta;
+        let over = OverrideStat { uid, gid, mode, kind: is_special.then_some((kind, device)) };
+        let is_marked = self.owners().are_marks() && Kind::of(stat.mode) != Kind::Symlink;
+        let device = kind == Kind::Character && device == 0;
+        let stat_of_mark = is_marked.then_some(over);
+        self.shown(stat, &Marks { device, stat: stat_of_mark, ..Marks::default() })
+    }
+
     /// Tells whether attributes of a file may be in marks.
     pub(crate) fn shows_marks(&self, stat: &Stat) -> bool {
         self.owners().are_marks() || Kind::of(stat.mode) == Kind::Character && stat.rdev == STAND_IN
@@ -56,18 +79,20 @@ impl Upper {
         stat: &Stat,
         (kind, device): (Kind, u64),
         meta: Meta,
-    ) -> Result<()> {
+    ) -> Result<Changed> {
         match self.owners() {
             Owners::Native => self.set_native(fd, stat, meta),
             Owners::Mapped | Owners::Guarded => self.set_mapped(fd, stat, (kind, device), meta),
         }
     }
 
-    fn set_native(&self, fd: BorrowedFd<'_>, stat: &Stat, meta: Meta) -> Result<()> {
+    fn set_native(&self, fd: BorrowedFd<'_>, stat: &Stat, meta: Meta) -> Result<Changed> {
         let owner = (stat.uid != meta.uid).then_some(meta.uid);
         let group = (stat.gid != meta.gid).then_some(meta.gid);
         let mut has = stat.mode & mode::PERMISSIONS;
+        let mut changed = Changed::No;
         if owner.is_some() || group.is_some() {
+            changed = Changed::Yes;
             sys::chown(fd, owner, group)?;
             // chown(2) may take set-uid and set-gid away.
             if meta.mode & (mode::SET_UID | mode::SET_GID) != 0 {
@@ -75,9 +100,10 @@ impl Upper {
             }
         }
         if has != meta.mode && Kind::of(stat.mode) != Kind::Symlink {
+            changed = Changed::Yes;
             sys::chmod(fd, meta.mode)?;
         }
-        Ok(())
+        Ok(changed)
     }
 
     fn set_mapped(
@@ -86,11 +112,11 @@ impl Upper {
         stat: &Stat,
         (kind, device): (Kind, u64),
         meta: Meta,
-    ) -> Result<()> {
+    ) -> Result<Changed> {
         let real_kind = Kind::of(stat.mode);
         if real_kind == Kind::Symlink {
             // It cannot have marks, and needs none: it is root's, like every link that has none.
-            return Ok(());
+            return Ok(Changed::No);
         }
         let real_mode = meta.mode & 0o777 | self.always(real_kind);
         let special = !matches!(kind, Kind::Regular | Kind::Directory);
@@ -104,7 +130,7 @@ impl Upper {
         if stat.mode & mode::PERMISSIONS != real_mode {
             sys::chmod(fd, real_mode)?;
         }
-        Ok(())
+        Ok(Changed::Yes)
     }
 
     /// Returns permissions that a file always has: one with marks those that its real owner, who serves

@@ -75,7 +75,7 @@ impl<'a> Place for Layer<'a> {
         let owners =
             SetAttr { uid: owner.map(|o| o.0), gid: owner.map(|o| o.1), ..SetAttr::default() };
         if owner.is_some() {
-            self.0.setattr(node.ino, None, owners)?;
+            self.0.setattr(node.ino, owners)?;
         }
         for (name, value) in &meta.xattrs {
             let name = OsStr::from_bytes(name);
@@ -89,7 +89,7 @@ impl<'a> Place for Layer<'a> {
             mtime: Some(SetTime::To(meta.mtime)),
             ..SetAttr::default()
         };
-        self.0.setattr(node.ino, None, set)?;
+        self.0.setattr(node.ino, set)?;
         Ok(())
     }
 
@@ -114,23 +114,17 @@ impl<'a> Layer<'a> {
         meta: &TarMeta,
         content: &mut dyn Content,
     ) -> Result<Known<'a>> {
-        let (attr, fh) = self.0.create(dir.ino, name, OWNER_ONLY, ROOT)?;
+        let attr = self.0.create(dir.ino, name, OWNER_ONLY, ROOT)?;
         let known = self.known(attr.ino, Kind::Regular);
-        let filled = self.fill(&known, fh, meta, content);
-        self.0.release(fh);
-        filled.map(|()| known)
+        self.fill(&known, meta, content)?;
+        Ok(known)
     }
 
-    fn fill(
-        &self,
-        node: &Known<'a>,
-        fh: overlay::Fh,
-        meta: &TarMeta,
-        content: &mut dyn Content,
-    ) -> Result<()> {
-        let end = each_piece(content, &mut |bytes, offset| Ok(self.0.write(fh, bytes, offset)?))?;
+    fn fill(&self, node: &Known<'a>, meta: &TarMeta, content: &mut dyn Content) -> Result<()> {
+        let end =
+            each_piece(content, &mut |bytes, offset| Ok(self.0.write(node.ino, bytes, offset)?))?;
         let size = SetAttr { size: Some(meta.size.max(end)), ..SetAttr::default() };
-        self.0.setattr(node.ino, Some(fh), size)?;
+        self.0.setattr(node.ino, size)?;
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ use crate::overlay::lower::dirs::layer::{Layer, join};
 use crate::overlay::lower::dirs::listing::Listing;
 use crate::overlay::lower::dirs::merge::{Found, Part};
 use crate::overlay::lower::dirs::table::{At, Table};
-use crate::overlay::lower::{Lower, LowerAttr, LowerEntry, LowerFile, LowerId};
+use crate::overlay::lower::{Held, Lower, LowerAttr, LowerEntry, LowerFile, LowerFound, LowerId};
 use crate::overlay::upper::{Namespace, Owners};
 use crate::sys::{self, Stat, open_flags};
 
@@ -92,8 +92,38 @@ pub struct DirsLower {
     /// The roots of the layers, first on top, but for those that only give contents.
     roots: Vec<Part>,
     root: LowerId,
+    known: Arc<Known>,
+}
+
+/// What is known of files, and of directories that were listed.
+#[derive(Debug)]
+struct Known {
     table: Table,
     listings: Mutex<LruCache<LowerId, Arc<Listing>>>,
+}
+
+impl Known {
+    /// Undoes that a file was kept once.
+    fn forget(&self, id: LowerId) {
+        if self.table.forget(id) {
+            self.listings.lock().pop(&id);
+        }
+    }
+}
+
+/// Keeps a file known that was found.
+#[derive(Debug)]
+struct KeptFile {
+    known: Arc<Known>,
+    id: LowerId,
+}
+
+impl Held for KeptFile {}
+
+impl Drop for KeptFile {
+    fn drop(&mut self) {
+        self.known.forget(self.id);
+    }
 }
 
 impl DirsLower {
@@ -128,8 +158,10 @@ impl DirsLower {
             devices,
             roots: Vec::new(),
             root: LowerId(0),
-            table: Table::new(),
-            listings: Mutex::new(LruCache::new(LISTINGS)),
+            known: Arc::new(Known {
+                table: Table::new(),
+                listings: Mutex::new(LruCache::new(LISTINGS)),
+            }),
         };
         lower.roots = lower.find_roots()?;
         lower.add_root()?;
@@ -159,7 +191,7 @@ impl DirsLower {
         self.root = self.number_of(top.device, top.inode);
         let opaque = self.roots.iter().position(|part| part.is_opaque);
         let last = opaque.unwrap_or(self.roots.len());
-        self.table.add_root(self.root, self.roots.iter().take(last + 1).cloned().collect());
+        self.known.table.add_root(self.root, self.roots.iter().take(last + 1).cloned().collect());
         Ok(())
     }
 
@@ -203,7 +235,7 @@ impl DirsLower {
 
     /// Returns where a file is: the layer, and the path in it.
     fn location(&self, id: LowerId) -> Result<(u16, OsString)> {
-        match self.table.at(id)? {
+        match self.known.table.at(id)? {
             At::Dir(parts) => match parts.first() {
                 Some(part) => Ok((part.layer, part.path.to_os_string())),
                 None => Err(Error::Stale(id.0)),
@@ -212,8 +244,10 @@ impl DirsLower {
                 Ok((data.0, data.1.clone()))
             }
             At::File { layer, .. } => {
-                let (dir, name) = self.table.name(id)?;
-                let At::Dir(parts) = self.table.at(dir)? else { return Err(Error::Stale(id.0)) };
+                let (dir, name) = self.known.table.name(id)?;
+                let At::Dir(parts) = self.known.table.at(dir)? else {
+                    return Err(Error::Stale(id.0));
+                };
                 let part = parts.iter().find(|part| part.layer == layer);
                 let part = part.ok_or(Error::Stale(id.0))?;
                 Ok((layer, join(&part.path, &name)))
@@ -238,18 +272,18 @@ impl DirsLower {
     }
 
     fn parts(&self, dir: LowerId) -> Result<Arc<[Part]>> {
-        match self.table.at(dir)? {
+        match self.known.table.at(dir)? {
             At::Dir(parts) => Ok(parts),
             At::File { .. } => Err(Error::NotDirectory),
         }
     }
 
     fn listing(&self, dir: LowerId) -> Result<Arc<Listing>> {
-        if let Some(listing) = self.listings.lock().get(&dir) {
+        if let Some(listing) = self.known.listings.lock().get(&dir) {
             return Ok(Arc::clone(listing));
         }
         let listing = Arc::new(self.list(&self.parts(dir)?)?);
-        drop(self.listings.lock().push(dir, Arc::clone(&listing)));
+        drop(self.known.listings.lock().push(dir, Arc::clone(&listing)));
         Ok(listing)
     }
 
@@ -273,7 +307,7 @@ impl Lower for DirsLower {
     }
 
     fn contains(&self, id: LowerId) -> bool {
-        self.table.at(id).is_ok()
+        self.known.table.at(id).is_ok()
     }
 
     fn number_of_upper(&self, inode: u64) -> u64 {
@@ -289,7 +323,7 @@ impl Lower for DirsLower {
     }
 
     fn kind(&self, id: LowerId) -> Result<Kind> {
-        match self.table.at(id)? {
+        match self.known.table.at(id)? {
             At::Dir(_) => Ok(Kind::Directory),
             // A mark may say that it stands for something else.
             At::File { kind: Kind::Regular, .. } if self.owners.are_marks() => {
@@ -320,7 +354,7 @@ impl Lower for DirsLower {
         })
     }
 
-    fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerId>> {
+    fn lookup(&self, dir: LowerId, name: &OsStr) -> Result<Option<LowerFound>> {
         let parts = self.parts(dir)?;
         match self.find(&parts, name)? {
             Found::Nothing => Ok(None),
@@ -329,18 +363,17 @@ impl Lower for DirsLower {
                 let mut id = self.number_of_name(&stat, dir, name);
                 if self.is_broken_link(&stat) {
                     // Two names with one hash: the later one gets the next number.
-                    while !self.table.is_free_for(id, dir, name) {
+                    while !self.known.table.is_free_for(id, dir, name) {
                         id = LowerId(id.0.wrapping_add(1) | BROKEN_LINK);
                     }
                 }
-                self.table.add(id, dir, name, At::File { layer, kind, has_links, data });
-                Ok(Some(id))
+                let at = At::File { layer, kind, has_links, data };
+                Ok(Some(self.found(id, dir, name, at)))
             }
             Found::Dir(parts) => {
                 let Some(top) = parts.first() else { return Ok(None) };
                 let id = self.number_of(top.device, top.inode);
-                self.table.add(id, dir, name, At::Dir(parts.into()));
-                Ok(Some(id))
+                Ok(Some(self.found(id, dir, name, At::Dir(parts.into()))))
             }
         }
     }
@@ -393,47 +426,60 @@ impl Lower for DirsLower {
 
     fn open(&self, id: LowerId) -> Result<LowerFile> {
         let (mut layer, mut path) = self.location(id)?;
-        if let At::File { data: Some(data), .. } = self.table.at(id)? {
+        if let At::File { data: Some(data), .. } = self.known.table.at(id)? {
             (layer, path) = (data.0, data.1.clone());
         }
         let file = self.layer(layer)?.open_file(&path, open_flags::READ)?;
         Ok(LowerFile::File(Arc::new(file)))
     }
 
-    fn content_at(&self, path: &OsStr) -> Result<Option<LowerId>> {
+    fn content_at(&self, path: &OsStr) -> Result<Option<LowerFound>> {
         let Some(data) = self.in_data_only(Some(path))? else { return Ok(None) };
         let stat = self.layer(data.0)?.stat(&data.1)?;
         let id = self.number(&stat);
         // Its name is the path that a mark gives it, from the root.
         let (layer, kind) = (data.0, Kind::Regular);
         let at = At::File { layer, kind, has_links: false, data: Some(Arc::clone(&data)) };
-        self.table.add(id, self.root, &data.1, at);
-        Ok(Some(id))
+        Ok(Some(self.found(id, self.root, &data.1, at)))
     }
 
     fn names(&self, id: LowerId) -> Result<Vec<(LowerId, OsString)>> {
-        self.table.names(id)
+        self.known.table.names(id)
     }
 
     fn has_unknown_names(&self, id: LowerId) -> Result<bool> {
-        match self.table.at(id)? {
+        match self.known.table.at(id)? {
             At::Dir(_) => Ok(false),
             At::File { has_links, .. } => Ok(has_links && self.links == Links::Kept),
         }
     }
 
+    fn hold(&self, id: LowerId) -> LowerFound {
+        self.known.table.keep(id);
+        self.kept(id)
+    }
+
     fn keep(&self, id: LowerId) {
-        self.table.keep(id);
+        self.known.table.keep(id);
     }
 
     fn forget(&self, id: LowerId) {
-        if self.table.forget(id) {
-            self.listings.lock().pop(&id);
-        }
+        self.known.forget(id);
     }
 }
 
 impl DirsLower {
+    /// Notes where a file was found, and keeps it known.
+    fn found(&self, id: LowerId, dir: LowerId, name: &OsStr, at: At) -> LowerFound {
+        self.known.table.add(id, dir, name, at);
+        self.kept(id)
+    }
+
+    /// Returns what lets go of a file that was kept once.
+    fn kept(&self, id: LowerId) -> LowerFound {
+        LowerFound::kept_by(Arc::new(KeptFile { known: Arc::clone(&self.known), id }), id)
+    }
+
     /// Returns the name that a program sees of an attribute; none if it is hidden.
     fn seen(&self, on_disk: &OsStr) -> Option<OsString> {
         self.owners.namespace().unwrap_or(self.namespace).seen(on_disk)

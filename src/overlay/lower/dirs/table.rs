@@ -1,7 +1,7 @@
 //! What is known of the files of a stack: where each was found.
 //!
-//! An entry stays while it is kept, because the kernel knows the file, or something below it is. One
-//! that was only passed by is dropped when the table has doubled twice since.
+//! An entry stays while it is kept, because the kernel knows the file or somebody works with it, or
+//! something below it is.
 //!
 //! A kernel knows very many files, so an entry is small and lies in a row with the others: an index
 //! of their places finds it. What few files have is in tables of its own.
@@ -11,7 +11,6 @@ use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashTable;
 use parking_lot::RwLock;
@@ -56,14 +55,12 @@ struct Entry {
     layer: u16,
     kind: Kind,
     has_links: bool,
-    /// It was asked for since the last sweep.
-    used: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Dir {
     parts: Arc<[Part]>,
-    /// Entries whose first name is in it.
+    /// Names of entries that are in it.
     children: u32,
 }
 
@@ -78,7 +75,6 @@ struct Entries {
     more_names: HashMap<LowerId, Vec<(LowerId, OsString)>>,
     /// Contents that another layer has.
     data: HashMap<LowerId, Arc<(u16, OsString)>>,
-    swept_at: usize,
 }
 
 /// The files of a stack that are known.
@@ -94,23 +90,16 @@ impl Table {
         self.0.write().dirs.insert(id, Dir { parts: parts.into(), children: 0 });
     }
 
-    /// Notes that a file was found under a name.
+    /// Notes that a file was found under a name, and keeps it.
     pub(super) fn add(&self, id: LowerId, dir: LowerId, name: &OsStr, at: At) {
         let mut entries = self.0.write();
-        entries.sweep();
         match entries.get(id) {
-            Some(entry) => {
-                entry.used.store(true, Ordering::Relaxed);
-                if !entry.is_called(dir, name) {
-                    let more = entries.more_names.entry(id).or_default();
-                    if !more.iter().any(|(other, known)| *other == dir && known == name) {
-                        more.push((dir, name.to_owned()));
-                    }
-                }
-            }
+            Some(entry) if entry.is_called(dir, name) => {}
+            Some(_) => entries.add_name(id, dir, name),
             None if entries.dirs.contains_key(&id) => {}
             None => entries.insert(id, dir, name, at),
         }
+        entries.keep(id);
     }
 
     /// Tells whether no file but the one with this name has a number.
@@ -120,13 +109,10 @@ impl Table {
 
     pub(super) fn at(&self, id: LowerId) -> Result<At> {
         let entries = self.0.read();
-        if let Some(entry) = entries.get(id) {
-            entry.used.store(true, Ordering::Relaxed);
-            if entry.kind != Kind::Directory {
-                let Entry { layer, kind, has_links, .. } = *entry;
-                let data = entries.data.get(&id).cloned();
-                return Ok(At::File { layer, kind, has_links, data });
-            }
+        if let Some(entry) = entries.get(id).filter(|entry| entry.kind != Kind::Directory) {
+            let Entry { layer, kind, has_links, .. } = *entry;
+            let data = entries.data.get(&id).cloned();
+            return Ok(At::File { layer, kind, has_links, data });
         }
         let dir = entries.dirs.get(&id).ok_or(Error::Stale(id.0))?;
         Ok(At::Dir(Arc::clone(&dir.parts)))
@@ -151,9 +137,7 @@ impl Table {
     }
 
     pub(super) fn keep(&self, id: LowerId) {
-        if let Some(entry) = self.0.write().get_mut(id) {
-            entry.kept = entry.kept.saturating_add(1);
-        }
+        self.0.write().keep(id);
     }
 
     /// Undoes one [`Table::keep`]; tells whether the file is not known any more.
@@ -164,7 +148,6 @@ impl Table {
         if entry.kept < u16::MAX {
             entry.kept = entry.kept.saturating_sub(1);
         }
-        *entry.used.get_mut() = false;
         entries.drop_unused(id)
     }
 
@@ -191,6 +174,12 @@ impl Entries {
         self.list.get_mut(place)
     }
 
+    fn keep(&mut self, id: LowerId) {
+        if let Some(entry) = self.get_mut(id) {
+            entry.kept = entry.kept.saturating_add(1);
+        }
+    }
+
     fn place(&self, id: LowerId) -> Option<usize> {
         let is_it = |place: &u32| self.is_at(id, *place);
         self.places.find(self.hasher.hash_one(id), is_it).map(|place| *place as usize)
@@ -213,17 +202,30 @@ impl Entries {
                 (layer, kind, has_links)
             }
         };
-        let (name, used) = (Name::new(name), AtomicBool::new(true));
-        self.list.push(Entry { id, dir, name, kept: 0, layer, kind, has_links, used });
+        self.list.push(Entry { id, dir, name: Name::new(name), kept: 0, layer, kind, has_links });
         let Self { list, places, hasher, .. } = self;
         places.insert_unique(hasher.hash_one(id), place, |place| hash_at(list, hasher, *place));
+        self.count_child(dir);
+    }
+
+    /// Notes another name of a file.
+    fn add_name(&mut self, id: LowerId, dir: LowerId, name: &OsStr) {
+        let more = self.more_names.entry(id).or_default();
+        if !more.iter().any(|(other, known)| *other == dir && known == name) {
+            more.push((dir, name.to_owned()));
+            self.count_child(dir);
+        }
+    }
+
+    fn count_child(&mut self, dir: LowerId) {
         if let Some(dir) = self.dirs.get_mut(&dir) {
             dir.children += 1;
         }
     }
 
-    /// Takes an entry out; the last of the list takes its place.
-    fn remove(&mut self, id: LowerId) -> Option<Entry> {
+    /// Takes an entry out; the last of the list takes its place. Adds the directories of its names to
+    /// `above`.
+    fn remove(&mut self, id: LowerId, above: &mut Vec<LowerId>) -> Option<()> {
         let Self { list, places, hasher, .. } = self;
         let is_it = |place: &u32| list.get(*place as usize).is_some_and(|entry| entry.id == id);
         let found = places.find_entry(hasher.hash_one(id), is_it).ok()?;
@@ -236,26 +238,27 @@ impl Entries {
         }
         let entry = list.swap_remove(place as usize);
         self.dirs.remove(&id);
-        self.more_names.remove(&id);
         self.data.remove(&id);
-        if let Some(dir) = self.dirs.get_mut(&entry.dir) {
-            dir.children = dir.children.saturating_sub(1);
+        let more = self.more_names.remove(&id).unwrap_or_default();
+        for dir in more.into_iter().map(|(dir, _)| dir).chain([entry.dir]) {
+            if let Some(dir) = self.dirs.get_mut(&dir) {
+                dir.children = dir.children.saturating_sub(1);
+            }
+            above.push(dir);
         }
-        Some(entry)
+        Some(())
     }
 
     /// Drops an entry that nobody needs, and those above it that nobody else does; tells whether it
     /// did.
     fn drop_unused(&mut self, id: LowerId) -> bool {
-        let (mut at, mut has_dropped) = (id, false);
-        while let Some(entry) = self.get(at) {
-            let is_parent = self.dirs.get(&at).is_some_and(|dir| dir.children > 0);
-            if entry.kept > 0 || entry.used.load(Ordering::Relaxed) || is_parent {
-                break;
+        let (mut pending, mut has_dropped) = (vec![id], false);
+        while let Some(id) = pending.pop() {
+            let is_kept = self.get(id).is_none_or(|entry| entry.kept > 0);
+            let is_parent = self.dirs.get(&id).is_some_and(|dir| dir.children > 0);
+            if !is_kept && !is_parent {
+                has_dropped |= self.remove(id, &mut pending).is_some();
             }
-            let Some(entry) = self.remove(at) else { break };
-            at = entry.dir;
-            has_dropped = true;
         }
         if has_dropped {
             self.give_room_back();
@@ -273,23 +276,6 @@ impl Entries {
         give_room_back(&mut self.dirs, LEAST_ROOM);
         give_room_back(&mut self.more_names, LEAST_ROOM);
         give_room_back(&mut self.data, LEAST_ROOM);
-    }
-
-    /// Drops what was not asked for since the last time; called when the table has doubled.
-    fn sweep(&mut self) {
-        if self.list.len() < 2 * self.swept_at.max(LEAST_ROOM) {
-            return;
-        }
-        let mut unused = Vec::new();
-        for entry in &mut self.list {
-            if !std::mem::take(entry.used.get_mut()) && entry.kept == 0 {
-                unused.push(entry.id);
-            }
-        }
-        for id in unused {
-            self.drop_unused(id);
-        }
-        self.swept_at = self.list.len();
     }
 }
 
@@ -319,9 +305,7 @@ mod tests {
             for number in 3..100 {
                 let id = LowerId(number.into());
                 table.add(id, dir, &name(number), file(number));
-                table.keep(id);
             }
-            table.keep(dir);
             assert!(!table.forget(dir), "files in it are known");
             for number in 3..100 {
                 let id = LowerId(number.into());
@@ -344,7 +328,6 @@ mod tests {
         let at = || At::File { layer: 0, kind: Kind::Fifo, has_links: false, data: None };
         for number in 2..50_000 {
             table.add(LowerId(number), LowerId(1), number.to_string().as_ref(), at());
-            table.keep(LowerId(number));
         }
         for number in 2..50_000 {
             assert!(table.forget(LowerId(number)));

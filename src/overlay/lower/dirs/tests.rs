@@ -70,15 +70,16 @@ fn make(layer: &Path, name: &str, content: &str) {
     }
 }
 
-fn find(lower: &DirsLower, path: &str) -> Option<LowerId> {
+fn find(lower: &DirsLower, path: &str) -> Option<LowerFound> {
     let names = path.split('/').filter(|name| !name.is_empty());
+    let root = LowerFound::known(lower.root());
     names
         .into_iter()
-        .try_fold(lower.root(), |dir, name| lower.lookup(dir, OsStr::new(name)).ok().flatten())
+        .try_fold(root, |dir, name| lower.lookup(dir.id, OsStr::new(name)).ok().flatten())
 }
 
 fn text(lower: &DirsLower, path: &str) -> Option<String> {
-    let file = lower.open(find(lower, path)?).unwrap();
+    let file = lower.open(find(lower, path)?.id).unwrap();
     let mut bytes = vec![0; 100];
     let len = file.read_at(&mut bytes, 0).unwrap();
     bytes.truncate(len);
@@ -88,7 +89,7 @@ fn text(lower: &DirsLower, path: &str) -> Option<String> {
 fn names(lower: &DirsLower, path: &str) -> Vec<String> {
     let mut names = Vec::new();
     lower
-        .entries(find(lower, path).unwrap(), 0, &mut |entry| {
+        .entries(find(lower, path).unwrap().id, 0, &mut |entry| {
             names.push(entry.name.to_string_lossy().into_owned());
             ControlFlow::Continue(())
         })
@@ -119,8 +120,8 @@ fn the_topmost_file_hides_what_is_below_and_directories_are_merged() {
     ] {
         assert_eq!(text(&lower, path).as_deref(), content, "{path}");
     }
-    assert_eq!(lower.read_link(find(&lower, "link").unwrap()).unwrap(), "only");
-    assert_eq!(lower.attr(find(&lower, "dir").unwrap()).unwrap().nlink, 2);
+    assert_eq!(lower.read_link(find(&lower, "link").unwrap().id).unwrap(), "only");
+    assert_eq!(lower.attr(find(&lower, "dir").unwrap().id).unwrap().nlink, 2);
     assert_eq!(lower.attr(lower.root()).unwrap().nlink, 4);
 }
 
@@ -177,7 +178,7 @@ fn attributes_may_have_their_content_in_another_layer() {
     assert_eq!(text(&lower, "moved").as_deref(), Some("low"));
     assert_eq!(text(&lower, "data").as_deref(), Some("store"));
     assert_eq!(names(&lower, ""), ["data", "dir", "moved", "same"]);
-    assert_eq!(find(&lower, "ab"), None);
+    assert!(find(&lower, "ab").is_none());
 }
 
 #[test]
@@ -194,7 +195,8 @@ fn a_kind_is_that_of_the_attributes_also_when_a_mark_says_it() {
             ("fifo", fifo),
             ("link", Kind::Symlink),
         ] {
-            let id = find(&lower, name).unwrap();
+            let found = find(&lower, name).unwrap();
+            let id = found.id;
             assert_eq!(lower.kind(id).unwrap(), kind, "{name}");
             assert_eq!(Kind::of(lower.attr(id).unwrap().mode), kind, "{name}");
         }
@@ -208,18 +210,53 @@ fn what_is_forgotten_or_only_passed_by_is_dropped() {
         fs::write(stack.folder.path().join(format!("low/a/{number}")), "").unwrap();
     }
     let lower = stack.open();
-    let file = find(&lower, "a/b/c/file").unwrap();
+    let found = find(&lower, "a/b/c/file").unwrap();
+    let file = found.id;
     lower.keep(file);
-    for round in 0..20 {
-        for number in 0..3000 {
-            lower.lookup(find(&lower, "a").unwrap(), OsStr::new(&number.to_string())).unwrap();
-        }
-        assert!(lower.table.len() < 5 * 3000, "round {round}: {} entries", lower.table.len());
+    drop(found);
+    for number in 0..3000 {
+        lower.lookup(find(&lower, "a").unwrap().id, OsStr::new(&number.to_string())).unwrap();
+        assert_eq!(lower.known.table.len(), 4, "the file and what is above it");
     }
     assert_eq!(lower.names(file).unwrap().len(), 1);
     lower.forget(file);
     assert!(lower.names(file).is_err());
     assert!(lower.names(lower.root()).is_ok());
+    assert_eq!(lower.known.table.len(), 0);
+}
+
+#[test]
+fn regression_what_was_found_stays_known_though_the_kernel_forgets_it() {
+    let stack = Stack::new(&[("low", &["a/file"])]);
+    let lower = stack.open();
+    let dir = find(&lower, "a").unwrap();
+    lower.keep(dir.id);
+    // One thread finds it again while another is told that the kernel has forgotten it.
+    let again = lower.lookup(lower.root(), OsStr::new("a")).unwrap().unwrap();
+    drop(dir);
+    lower.forget(again.id);
+    assert!(lower.attr(again.id).is_ok());
+    lower.keep(again.id);
+    let id = again.id;
+    drop(again);
+    assert!(lower.attr(id).is_ok(), "the kernel was told of it once more");
+    lower.forget(id);
+    assert!(lower.attr(id).is_err());
+}
+
+#[test]
+fn regression_the_directory_of_every_name_of_a_known_file_is_known() {
+    let stack = Stack::new(&[("low", &["one/file", "two/"])]);
+    let path = |name: &str| stack.folder.path().join("low").join(name);
+    fs::hard_link(path("one/file"), path("two/link")).unwrap();
+    let lower = stack.open();
+    let file = find(&lower, "one/file").unwrap();
+    let second = find(&lower, "two/link").unwrap();
+    assert_eq!(file.id, second.id);
+    drop(second);
+    for (dir, name) in lower.names(file.id).unwrap() {
+        assert!(lower.lookup(dir, &name).unwrap().is_some(), "{name:?}");
+    }
 }
 
 #[test]
@@ -234,6 +271,6 @@ fn a_path_longer_than_a_system_call_takes_is_walked() {
     let lower = stack.open();
     let path = vec![name; 40].join("/");
     let deepest = find(&lower, &path).unwrap();
-    assert_eq!(lower.attr(deepest).unwrap().nlink, 2);
+    assert_eq!(lower.attr(deepest.id).unwrap().nlink, 2);
     assert_eq!(names(&lower, &path), [] as [&str; 0]);
 }

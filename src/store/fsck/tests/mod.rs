@@ -53,6 +53,7 @@ impl Rich {
             pid: 42,
             writable: true,
             transport: None,
+            data: None,
             since: Timestamp::UNIX_EPOCH,
             options: Vec::new(),
             foreground: false,
