@@ -24,7 +24,7 @@ use crate::store::containers::remove_tree;
 use crate::store::download::remove_empty;
 use crate::store::error::{Error, Result, layer_error};
 use crate::store::files::{ensure_dir, list, open_lock, remove_if_exists, rename_if_exists};
-use crate::store::lease::{Claim, is_live, live_claims};
+use crate::store::lease::{Claim, is_live, live_claims, remove_nameless};
 use crate::sys;
 
 /// What a collection removed.
@@ -110,6 +110,7 @@ impl Store {
     /// Removes what dead processes have left in staging, and a crash of the machine among containers.
     fn sweep_staging(&self) -> Result<()> {
         self.sweep_containers()?;
+        remove_nameless(self)?;
         let dir = self.layout().staging();
         for name in list(&dir)? {
             let path = dir.join(&name);

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::digest::{DIGEST_LEN, Digest};
 use crate::store::Store;
 use crate::store::error::{Error, Result, io_error};
-use crate::store::files::{create_new, list, random_name, remove_if_exists};
+use crate::store::files::{create_new, list, open_if_exists, random_name, remove_if_exists};
 use crate::sys;
 
 /// A thing that is used.
@@ -154,6 +154,24 @@ pub(crate) fn read_claims(mut file: File, path: &Path) -> Result<Vec<Claim>> {
     // A record that is being written is claimed only when its writer returns.
     let claims = bytes.chunks_exact(RECORD_BYTES).map(Claim::decode);
     claims.collect::<Option<_>>().ok_or_else(|| Error::Lease { path: path.to_owned() })
+}
+
+/// Removes what is left of leases whose makers died before they had named them. Who is about to name
+/// one makes another when it is gone.
+pub(crate) fn remove_nameless(store: &Store) -> Result<()> {
+    let dir = store.layout().leases();
+    let entries = fs::read_dir(&dir).map_err(io_error("read", &dir))?;
+    for entry in entries {
+        let path = entry.map_err(io_error("read", &dir))?.path();
+        let name = path.file_name().unwrap_or_default();
+        if name.as_encoded_bytes().starts_with(b".")
+            && let Some(file) = open_if_exists(&path)?
+            && sys::try_lock_exclusive(file.as_fd())?
+        {
+            remove_if_exists(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells whether the lease with this id is held by a process that lives.
