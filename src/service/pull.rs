@@ -221,13 +221,12 @@ impl Strata {
     ) -> Result<()> {
         let resumed = download.len_bytes() > 0;
         match self.unpack_layer(reference, blob, layer, download) {
+            // The download has been cleared by then.
             Err(Error::WrongDigest { .. } | Error::Unpack { .. }) if resumed => {
-                download.clear()?;
-                self.unpack_layer(reference, blob, layer, download)?;
+                self.unpack_layer(reference, blob, layer, download)
             }
-            result => result?,
+            result => result,
         }
-        Ok(())
     }
 
     fn unpack_layer(

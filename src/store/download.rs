@@ -59,7 +59,7 @@ impl Store {
                 sys::lock_exclusive(file.as_fd())?;
             }
             // Who had it before has removed it with his last byte.
-            if is_named(&file, &path)? {
+            if file.metadata().map_err(io_error("read", &path))?.nlink() > 0 {
                 break file;
             }
         };
@@ -84,16 +84,6 @@ pub(crate) fn remove_empty(path: &Path) -> Result<()> {
         remove_if_exists(path)?;
     }
     Ok(())
-}
-
-/// Tells whether an open file still has this name.
-fn is_named(file: &File, path: &Path) -> Result<bool> {
-    let open = file.metadata().map_err(io_error("read", path))?;
-    match fs::symlink_metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(io_error("read", path)(error)),
-    }
 }
 
 impl Download {

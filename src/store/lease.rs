@@ -164,11 +164,8 @@ pub(crate) fn remove_nameless(store: &Store) -> Result<()> {
     for entry in entries {
         let path = entry.map_err(io_error("read", &dir))?.path();
         let name = path.file_name().unwrap_or_default();
-        if name.as_encoded_bytes().starts_with(b".")
-            && let Some(file) = open_if_exists(&path)?
-            && sys::try_lock_exclusive(file.as_fd())?
-        {
-            remove_if_exists(&path)?;
+        if name.as_encoded_bytes().starts_with(b".") {
+            drop(open_if_locked(&path)?);
         }
     }
     Ok(())
@@ -181,14 +178,14 @@ pub(crate) fn is_live(store: &Store, id: &str) -> Result<bool> {
 
 /// Opens a lease if it is alive; a dead one is removed.
 pub(crate) fn open_live(store: &Store, id: &str) -> Result<Option<File>> {
-    let path = store.layout().lease(id);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error("open", &path)(error)),
-    };
+    open_if_locked(&store.layout().lease(id))
+}
+
+/// Opens a file that its maker keeps locked; none if that is dead, in which case the file is removed.
+fn open_if_locked(path: &Path) -> Result<Option<File>> {
+    let Some(file) = open_if_exists(path)? else { return Ok(None) };
     if sys::try_lock_exclusive(file.as_fd())? {
-        remove_if_exists(&path)?;
+        remove_if_exists(path)?;
         return Ok(None);
     }
     Ok(Some(file))
