@@ -64,7 +64,7 @@ pub(crate) fn nothing(valid: Duration) -> abi::EntryOut {
     }
 }
 
-/// Returns an open directory.
+/// Returns what is open: a directory, or a file, of which there are no handles.
 pub(crate) fn open_out(fh: Fh, open_flags: u32) -> abi::OpenOut {
     abi::OpenOut { fh: fh.0, open_flags, backing_id: 0 }
 }
