@@ -1,6 +1,5 @@
 //! From an error to a sentence and an exit code.
 
-use std::error::Error as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -40,8 +39,8 @@ impl Failure {
     /// Says why, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         match self {
-            Self::One(error) | Self::Check(error) => say(&chain(error)),
-            Self::Several(errors) => errors.iter().for_each(|error| say(&chain(error))),
+            Self::One(error) | Self::Check(error) => say(&error.told()),
+            Self::Several(errors) => errors.iter().for_each(|error| say(&error.told())),
             Self::Text(text) => say(text),
             Self::Flag(text) | Self::Words(text) | Self::Template(text) => say_bare(text),
             Self::Output(error) => say(&format!("standard output: {error}")),
@@ -121,22 +120,6 @@ fn say_bare(text: &str) {
 pub(crate) fn without_controls(text: &str) -> String {
     let is_plain = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
     text.chars().map(|c| if is_plain(&c) { c } else { '\u{fffd}' }).collect()
-}
-
-/// Returns an error with its causes.
-pub(crate) fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        // Some causes are told by what they have caused.
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

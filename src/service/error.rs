@@ -495,6 +495,22 @@ impl Error {
         }
     }
 
+    /// Returns the error with its causes.
+    pub fn told(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let said = error.to_string();
+            // Some causes are told by what they have caused.
+            if !text.contains(&said) {
+                text.push_str(": ");
+                text.push_str(&said);
+            }
+            cause = error.source();
+        }
+        text
+    }
+
     /// Returns the error of an image whose layers could not be put on each other.
     pub(crate) fn merging(image: &str, source: crate::store::Error) -> Self {
         match source {

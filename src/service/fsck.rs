@@ -6,12 +6,12 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::{DiffId, Digest};
 use crate::image::{CONFIG_LIMIT_BYTES, Descriptor, Reference};
 use crate::service::error::{Error, Result};
+use crate::service::pipeline::in_parallel;
 use crate::service::{Event, Strata};
 use crate::store::fsck::{Check, CheckScope, Fault, Item, Outcome, Part};
 use crate::store::{Store, read_limited};
@@ -223,39 +223,17 @@ impl Run<'_> {
     /// Reads through items, as many at once as there are processors. Returns what is wrong.
     fn examine(&mut self, check: &Check, items: &[Item]) -> Result<Vec<Fault>> {
         let total = items.iter().map(Item::size_bytes).sum();
-        let (next, done) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let done = AtomicU64::new(0);
         let progress = |len: u64| {
             let done = done.fetch_add(len, Ordering::Relaxed) + len;
             self.strata.tell(Event::Checking { done, total });
         };
-        let (sender, receiver) = mpsc::channel();
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let found = std::thread::scope(|scope| {
-            for _ in 0..threads.min(items.len()) {
-                let sender = sender.clone();
-                let (next, progress) = (&next, &progress);
-                scope.spawn(move || {
-                    while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let examined = check.examine(item, progress);
-                        let failed = examined.is_err();
-                        // Nobody listens any more when another one has failed.
-                        if sender.send(examined).is_err() || failed {
-                            return;
-                        }
-                    }
-                });
-            }
-            drop(sender);
-            let mut found = Vec::new();
-            for examined in receiver {
-                found.extend(examined?);
-            }
-            Ok::<_, Error>(found)
-        })?;
+        let found = in_parallel(items, threads, |item| check.examine(item, &progress))?;
         self.summary.files += items.len() as u64;
         self.summary.bytes += done.into_inner();
         self.strata.tell(Event::Checked);
-        Ok(found)
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Mends what was found, if that is wanted, and shows it.
@@ -304,7 +282,7 @@ impl Run<'_> {
 
     /// Mends one fault. That it cannot be done is no reason not to mend the others.
     fn mend(&self, check: &Check, fault: &Fault) -> Outcome {
-        self.try_mend(check, fault).unwrap_or_else(|error| Outcome::Left(told(&error)))
+        self.try_mend(check, fault).unwrap_or_else(|error| Outcome::Left(error.told()))
     }
 
     fn try_mend(&self, check: &Check, fault: &Fault) -> Result<Outcome> {
@@ -328,7 +306,7 @@ impl Run<'_> {
             }
             Ok(Some(from)) => Some(format!("what {from} has did not mend it")),
             Ok(None) => None,
-            Err(error) => Some(format!("it was not fetched again ({})", told(&error))),
+            Err(error) => Some(format!("it was not fetched again ({})", error.told())),
         };
         Ok(match (check.give_up(fault)?, why_not) {
             (Outcome::Left(what), Some(why)) => Outcome::Left(format!("{why}; {what}")),
@@ -363,18 +341,4 @@ const fn order(part: &Part) -> u8 {
         Part::Chain(_) => 6,
         _ => 2,
     }
-}
-
-/// Returns an error with its causes.
-fn told(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use parking_lot::Mutex;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use crate::cli::error::chain;
 use crate::cli::explore::files::Files;
 use crate::cli::explore::input::Input;
 use crate::cli::explore::pager::{MOST_BYTES, Pager};
@@ -258,7 +257,7 @@ impl Model {
 
     fn tell(&mut self, done: Result<()>) {
         if let Err(error) = done {
-            self.message = Some(Message::Failed(escaped(chain(&error).as_bytes())));
+            self.message = Some(Message::Failed(escaped(error.told().as_bytes())));
         }
     }
 }
