@@ -42,7 +42,7 @@ pub use fixture::{
     ARCHIVE, BIG, BigNames, Fixture, FixtureKind, Fixtures, SOURCE, WIDE, known_files,
 };
 pub use merge::merged;
-pub use plan::Plan;
+pub use plan::{Measurement, Plan};
 pub use report::{
     Better, DriverFacts, FigureReport, Group, MachineFacts, Measured, Parameters, Report, Unit,
     WorkloadReport,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::bench::{Driver, MachineFacts, Size, Workload};
 
-/// What is to be measured.
+/// What is to be measured, and how.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Measurement {
     /// With what.
     pub drivers: Vec<Driver>,
     /// What is done.
@@ -20,6 +20,13 @@ pub struct Plan {
     pub size: Size,
     /// The time that one run may take.
     pub time_limit: Duration,
+}
+
+/// A measurement on a machine.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// What is to be measured.
+    pub measurement: &'a Measurement,
     /// The program strata.
     pub strata: PathBuf,
     /// The machine, as the report shows it.

@@ -110,13 +110,14 @@ impl<'a> Sample<'a> {
 
 /// Measures.
 pub fn run(
-    plan: &Plan,
+    plan: &Plan<'_>,
     fixtures: &dyn Fixtures,
     workspace: &Workspace,
     tell: &dyn Fn(Step<'_>),
 ) -> Result<Report> {
     let start = Instant::now();
-    let drivers: Vec<_> = plan.drivers.iter().map(|driver| driver.facts(&plan.strata)).collect();
+    let drivers: Vec<_> =
+        plan.measurement.drivers.iter().map(|driver| driver.facts(&plan.strata)).collect();
     let mut bench = Bench {
         plan,
         drivers: &drivers,
@@ -129,7 +130,7 @@ pub fn run(
     };
     // Layers are made when they are needed first, and removed when something else needs others: so
     // there is one set of them on the disk.
-    let mut order = plan.workloads.clone();
+    let mut order = plan.measurement.workloads.clone();
     order.sort_by_key(|workload| workload.fixture);
     let mut reports = BTreeMap::new();
     for workload in order {
@@ -137,7 +138,8 @@ pub fn run(
     }
     bench.clear_fixture()?;
     let notes = bench.notes;
-    let in_order = plan.workloads.iter().filter_map(|workload| reports.remove(workload.id));
+    let in_order =
+        plan.measurement.workloads.iter().filter_map(|workload| reports.remove(workload.id));
     Ok(Report {
         version: VERSION,
         program: format!("strata {}", env!("CARGO_PKG_VERSION")),
@@ -145,11 +147,11 @@ pub fn run(
         seconds: start.elapsed().as_secs_f64(),
         machine: plan.machine.clone(),
         parameters: Parameters {
-            runs: plan.runs,
-            base: plan.base.clone(),
+            runs: plan.measurement.runs,
+            base: plan.measurement.base.clone(),
             tree: plan.tree.clone(),
-            size: plan.size.clone(),
-            time_limit_seconds: plan.time_limit.as_secs(),
+            size: plan.measurement.size.clone(),
+            time_limit_seconds: plan.measurement.time_limit.as_secs(),
         },
         workloads: in_order.collect(),
         drivers,
@@ -166,7 +168,7 @@ struct Prepared {
 }
 
 struct Bench<'a> {
-    plan: &'a Plan,
+    plan: &'a Plan<'a>,
     drivers: &'a [DriverFacts],
     workspace: &'a Workspace,
     tell: &'a dyn Fn(Step<'_>),
@@ -188,7 +190,7 @@ impl Bench<'_> {
         fixtures: &dyn Fixtures,
     ) -> Result<WorkloadReport> {
         self.prepare(workload.fixture, fixtures)?;
-        let drivers = &self.plan.drivers;
+        let drivers = &self.plan.measurement.drivers;
         let mut rounds: Vec<Rounds> = Vec::new();
         for (driver, facts) in drivers.iter().zip(self.drivers) {
             let why = facts.not_run.clone().or_else(|| workload.why_not(driver));
@@ -197,7 +199,7 @@ impl Bench<'_> {
                 None => Ok(vec![Ok(Vec::new()); workload.figures.len()]),
             });
         }
-        for round in 0..self.plan.runs as usize {
+        for round in 0..self.plan.measurement.runs as usize {
             for turn in 0..drivers.len() {
                 let at = (turn + round) % drivers.len();
                 self.take(workload, &drivers[at], &mut rounds[at])?;
@@ -215,7 +217,9 @@ impl Bench<'_> {
         rounds: &mut Rounds,
     ) -> Result<()> {
         let Ok(figures) = rounds else { return Ok(()) };
-        let of = self.plan.workloads.len() * self.plan.drivers.len() * self.plan.runs as usize;
+        let of = self.plan.measurement.workloads.len()
+            * self.plan.measurement.drivers.len()
+            * self.plan.measurement.runs as usize;
         let of = u32::try_from(of).unwrap_or(u32::MAX);
         (self.tell)(Step::Running { workload, done: self.done, of, driver: &driver.name });
         match self.sample(workload, driver)? {
@@ -252,11 +256,11 @@ impl Bench<'_> {
         fs::create_dir(&dir).map_err(io_error("make", &dir))?;
         // What an earlier run has written is not written to the disk during this one.
         sys::sync_fs(sys::open_dir_path(&dir)?.as_fd())?;
-        let limit = Limit::begin(self.plan.time_limit, &dir);
+        let limit = Limit::begin(self.plan.measurement.time_limit, &dir);
         let sample = Sample {
             driver,
             fixture,
-            size: &self.plan.size,
+            size: &self.plan.measurement.size,
             limit: &limit,
             strata: &self.plan.strata,
             dir: &dir,
@@ -283,7 +287,8 @@ impl Bench<'_> {
         (self.tell)(Step::Preparing(kind));
         let dir = self.workspace.path().join("layers");
         fs::create_dir(&dir).map_err(io_error("make", &dir))?;
-        let fixture = fixtures.make(kind, &dir, &self.plan.size).map_err(|error| error.told());
+        let fixture =
+            fixtures.make(kind, &dir, &self.plan.measurement.size).map_err(|error| error.told());
         if let Ok(fixture) = &fixture {
             self.notes.extend(fixture.notes.iter().cloned());
         }
@@ -299,10 +304,10 @@ impl Bench<'_> {
     }
 }
 
-fn report(workload: &Workload, plan: &Plan, rounds: Vec<Rounds>) -> WorkloadReport {
+fn report(workload: &Workload, plan: &Plan<'_>, rounds: Vec<Rounds>) -> WorkloadReport {
     let mut figures = Vec::new();
     for (at, figure) in workload.figures.iter().enumerate() {
-        let results = plan.drivers.iter().zip(&rounds).map(|(driver, rounds)| {
+        let results = plan.measurement.drivers.iter().zip(&rounds).map(|(driver, rounds)| {
             let values = rounds.as_ref().map_err(Clone::clone).and_then(|all| all[at].clone());
             Measured::new(driver.name.clone(), values)
         });
@@ -313,7 +318,7 @@ fn report(workload: &Workload, plan: &Plan, rounds: Vec<Rounds>) -> WorkloadRepo
             better: figure.unit.better(),
             results: results.collect(),
         };
-        report.compare_with(&plan.base);
+        report.compare_with(&plan.measurement.base);
         figures.push(report);
     }
     WorkloadReport {

@@ -59,8 +59,9 @@ use crate::registry::Registry;
 use crate::store::Store;
 
 pub use crate::bench::{
-    Better, Driver, FigureReport, FixtureKind, Group, MachineFacts, Measured, Peer, Report, Size,
-    Step, Unit, Watch, Workload, WorkloadReport, Workspace, merged, workload, workloads,
+    Better, Driver, FigureReport, FixtureKind, Group, MachineFacts, Measured, Measurement, Peer,
+    Report, Size, Step, Unit, Watch, Workload, WorkloadReport, Workspace, merged, workload,
+    workloads,
 };
 pub use crate::layer::{Depth, Kind, Limits};
 pub use crate::registry::{Kept, Options as RegistryOptions, Server, base64, docker_setting};

@@ -19,8 +19,8 @@ use crate::cli::Context;
 use crate::cli::error::Failure;
 use crate::cli::output::print;
 use crate::service::{
-    BenchRequest, BenchSource, Driver, Error, FixtureKind, Peer, Report, Size, Step, Watch,
-    Workload, Workspace, merged, run_bench, workload, workloads,
+    BenchRequest, BenchSource, Driver, Error, FixtureKind, Measurement, Peer, Report, Size, Step,
+    Watch, Workload, Workspace, merged, run_bench, workload, workloads,
 };
 
 /// Measure strata, the kernel's overlayfs, fuse-overlayfs and a plain directory with the same layers
@@ -118,7 +118,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
     let (json, html) = (arguments.json.clone(), arguments.html.clone());
     let dir = arguments.dir.clone();
     let request = request(arguments, context)?;
-    let workspace = Workspace::new(&dir, &request.size).map_err(Error::from)?;
+    let workspace = Workspace::new(&dir, &request.measurement.size).map_err(Error::from)?;
     let workspace = match Watch::begin(workspace).map_err(Error::from)? {
         Watch::Working(workspace) => workspace,
         Watch::Over(0) => return Ok(()),
@@ -162,15 +162,15 @@ fn request(arguments: Arguments, context: &Context) -> Result<BenchRequest, Fail
         (None, Some(tree)) => BenchSource::Directory(tree),
         (None, None) => BenchSource::Made,
     };
-    Ok(BenchRequest {
-        source,
+    let measurement = Measurement {
         drivers,
         workloads,
         runs: arguments.runs,
         base,
         size: arguments.size,
         time_limit: Duration::from_secs(arguments.time_limit.into()),
-    })
+    };
+    Ok(BenchRequest { source, measurement })
 }
 
 /// Refuses a file that could not be written when everything has been measured.

@@ -12,9 +12,8 @@ mod sources;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crate::bench::{self, Driver, MachineFacts, Plan, Report, Size, Step, Workload, Workspace};
+use crate::bench::{self, MachineFacts, Measurement, Plan, Report, Step, Workspace};
 use crate::service::bench::fixtures::Layers;
 use crate::service::doctor::file_system_of;
 use crate::service::error::{Error, Result, io_error};
@@ -26,18 +25,8 @@ use crate::service::{Strata, runs_as_root};
 pub struct BenchRequest {
     /// What the tree is of.
     pub source: BenchSource,
-    /// With what.
-    pub drivers: Vec<Driver>,
-    /// What is done.
-    pub workloads: Vec<&'static Workload>,
-    /// How often.
-    pub runs: u32,
-    /// The driver that the others are held against.
-    pub base: String,
-    /// How much is made and done.
-    pub size: Size,
-    /// The time that one run may take.
-    pub time_limit: Duration,
+    /// What is to be measured.
+    pub measurement: Measurement,
 }
 
 /// What the tree is of.
@@ -84,12 +73,7 @@ pub fn run_bench(
     }
     let strata = std::env::current_exe().map_err(io_error("find", "this program"))?;
     let plan = Plan {
-        drivers: request.drivers.clone(),
-        workloads: request.workloads.clone(),
-        runs: request.runs,
-        base: request.base.clone(),
-        size: request.size.clone(),
-        time_limit: request.time_limit,
+        measurement: &request.measurement,
         strata,
         machine: machine(workspace.path()),
         tree: request.source.shown(),
