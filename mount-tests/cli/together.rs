@@ -25,6 +25,20 @@ fn until_it_waits(pull: &mut Child) -> impl Read + use<> {
     said
 }
 
+/// Begins a pull whose answer stalls, and another one that waits for it; returns both, and what the second
+/// says from then on.
+fn one_waits_for_another(
+    session: &Session,
+    proxy: &Faults,
+    name: &str,
+) -> (Child, Child, impl Read + use<>) {
+    let first = pull(session, name);
+    proxy.stalled();
+    let mut second = pull(session, name);
+    let said = until_it_waits(&mut second);
+    (first, second, said)
+}
+
 /// Starts a registry with an image of one layer, and a proxy whose first answer with that stops
 /// after so many bytes.
 fn stalling(layer: &Crafted, after: u64) -> (Registry, Faults) {
@@ -78,10 +92,7 @@ fn who_waits_for_a_pull_that_is_killed_goes_on_for_it() {
     let (_registry, proxy) = stalling(&layer, PASSED);
     let session = Session::new(Who::User);
     let name = proxy.image("demo:1");
-    let mut first = pull(&session, &name);
-    proxy.stalled();
-    let mut second = pull(&session, &name);
-    let mut said = until_it_waits(&mut second);
+    let (mut first, mut second, mut said) = one_waits_for_another(&session, &proxy, &name);
     first.kill().unwrap();
     first.wait().unwrap();
     let mut rest = String::new();
@@ -100,10 +111,7 @@ fn who_waits_for_a_pull_can_be_interrupted() {
     let (_registry, proxy) = stalling(&layer, 1);
     let session = Session::new(Who::User);
     let name = proxy.image("demo:1");
-    let mut first = pull(&session, &name);
-    proxy.stalled();
-    let mut second = pull(&session, &name);
-    let mut said = until_it_waits(&mut second);
+    let (mut first, mut second, mut said) = one_waits_for_another(&session, &proxy, &name);
     succeed(std::process::Command::new("kill").args(["-INT", &second.id().to_string()]));
     assert_eq!(second.wait().unwrap().code(), Some(130));
     said.read_to_end(&mut Vec::new()).unwrap();

@@ -27,18 +27,32 @@ use crate::sys::fuzz::memory_file;
 const LIMITS: Limits = Limits { size_bytes: 16 << 20, entries: 20_000 };
 
 /// Objects in memory.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Memory(Arc<Mutex<HashMap<Digest, Vec<u8>>>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    objects: Arc<Mutex<HashMap<Digest, Vec<u8>>>>,
+    limits: Limits,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::within(Limits::NONE)
+    }
+}
 
 impl Memory {
-    fn objects(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Vec<u8>>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Returns room for the objects of a layer that has these limits.
+    pub(crate) fn within(limits: Limits) -> Self {
+        Self { objects: Arc::default(), limits }
+    }
+
+    pub(crate) fn objects(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Vec<u8>>> {
+        self.objects.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 impl ObjectSink for Memory {
     fn limits(&self) -> Limits {
-        LIMITS
+        self.limits
     }
 
     fn put(&mut self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
@@ -84,7 +98,7 @@ pub(crate) struct Merged {
 impl Merged {
     /// Makes them of a tar.
     pub(crate) fn of(tar: &[u8]) -> Result<Self> {
-        let mut objects = Memory::default();
+        let mut objects = Memory::within(LIMITS);
         let layer = layer_of(tar, &mut objects)?.files.index;
         let chain = merge(&[Index::open(&layer)?], LIMITS, memory_file()?)?;
         Ok(Self { layer, chain, objects })
@@ -99,7 +113,7 @@ impl Merged {
 
 /// Unpacks a tar. What can be unpacked comes back bit for bit, and can be read and merged.
 pub(crate) fn tar(data: &[u8]) {
-    let mut objects = Memory::default();
+    let mut objects = Memory::within(LIMITS);
     let Ok(unpacked) = layer_of(data, &mut objects) else { return };
     assert_eq!((unpacked.diff_id, unpacked.tar_len), (DiffId(Digest::of(data)), data.len() as u64));
     let LayerFiles { index, mut recipe } = unpacked.files;
@@ -128,7 +142,7 @@ pub(crate) fn tar(data: &[u8]) {
 pub(crate) fn compressed(data: &[u8]) {
     let Ok(stream) = decompress(data) else { return };
     let stream = &mut stream.take(LIMITS.size_bytes + 1);
-    drop(layer_of(stream, &mut Memory::default()));
+    drop(layer_of(stream, &mut Memory::within(LIMITS)));
 }
 
 /// Reads everything of a chain, and returns how many names it has.

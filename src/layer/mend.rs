@@ -57,7 +57,8 @@ mod tests {
     use std::io::{Read, Seek};
 
     use super::*;
-    use crate::layer::tests::{Memory, tar_of};
+    use crate::layer::fuzz::Memory;
+    use crate::layer::tests::tar_of;
     use crate::layer::{LayerFiles, unpack};
 
     fn read_all(mut file: File) -> Vec<u8> {

@@ -37,31 +37,10 @@ impl Entries {
     }
 }
 
-/// Takes little.
-struct Little(Memory, Limits);
-
-impl ObjectSink for Little {
-    fn limits(&self) -> Limits {
-        self.1
-    }
-
-    fn put(&mut self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
-        self.0.put(digest, bytes)
-    }
-
-    fn begin(&mut self) -> io::Result<File> {
-        self.0.begin()
-    }
-
-    fn commit(&mut self, file: File, digest: Digest) -> io::Result<()> {
-        self.0.commit(file, digest)
-    }
-}
-
 fn unpack_within(limits: Limits, tar: impl Read) -> Result<Unpacked> {
     let files =
         LayerFiles { index: tempfile::tempfile().unwrap(), recipe: tempfile::tempfile().unwrap() };
-    unpack(tar, files, &mut Little(Memory::default(), limits))
+    unpack(tar, files, &mut Memory::within(limits))
 }
 
 fn size(size_bytes: u64) -> Limits {

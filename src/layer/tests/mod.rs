@@ -7,50 +7,19 @@ mod tars;
 mod told;
 mod uses;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, Write};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::digest::{DiffId, Digest};
 use crate::layer::format::{FLAG_IMPLICIT, FLAG_OPAQUE, WHITEOUT};
+use crate::layer::fuzz::Memory;
 use crate::layer::pax::record;
 use crate::layer::*;
 use crate::sys::Time;
-
-/// Objects in memory.
-#[derive(Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<HashMap<Digest, Vec<u8>>>>);
-
-impl ObjectSink for Memory {
-    fn put(&mut self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
-        assert_eq!(Digest::of(bytes), digest);
-        self.0.lock().unwrap().insert(digest, bytes.to_vec());
-        Ok(())
-    }
-
-    fn begin(&mut self) -> io::Result<File> {
-        tempfile::tempfile()
-    }
-
-    fn commit(&mut self, mut file: File, digest: Digest) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        file.rewind()?;
-        file.read_to_end(&mut bytes)?;
-        self.put(digest, &bytes)
-    }
-}
-
-impl ObjectSource for Memory {
-    fn open(&self, digest: Digest) -> io::Result<File> {
-        let mut file = tempfile::tempfile()?;
-        let objects = self.0.lock().unwrap();
-        file.write_all(objects.get(&digest).ok_or(io::ErrorKind::NotFound)?)?;
-        Ok(file)
-    }
-}
 
 struct Layer {
     index: Index,
@@ -154,8 +123,8 @@ fn merged(layers: &[Vec<u8>]) -> Result<(Chain, Vec<String>)> {
     let layers: Vec<_> = layers.iter().map(|tar| round_trip(tar)).collect();
     let objects = Memory::default();
     for layer in &layers {
-        let more = layer.objects.0.lock().unwrap().clone();
-        objects.0.lock().unwrap().extend(more);
+        let more = layer.objects.objects().clone();
+        objects.objects().extend(more);
     }
     let indexes: Vec<_> = layers.into_iter().map(|layer| layer.index).collect();
     let index =

@@ -43,7 +43,7 @@ fn sparse_files_have_the_content_that_gnu_tar_would_extract() {
         let tar = run_tar(dir.path(), args);
         assert!(tar.len() < 400_000, "{args:?} did not make a sparse archive");
         let layer = round_trip(&tar);
-        let objects = layer.objects.0.lock().unwrap();
+        let objects = layer.objects.objects();
         assert!(objects.contains_key(&Digest::of(&expected)), "{args:?}");
         assert!(objects.contains_key(&Digest::of(&vec![0; 2 << 20])), "{args:?}");
     }

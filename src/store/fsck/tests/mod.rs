@@ -118,6 +118,14 @@ impl Rich {
         outcomes
     }
 
+    /// Mends what is wrong, which is one thing.
+    #[track_caller]
+    fn mends_one(&self) {
+        let outcomes = self.mend();
+        assert!(matches!(&outcomes[..], [(_, Outcome::Mended(_))]), "{outcomes:?}");
+        assert_eq!(self.faults(), []);
+    }
+
     fn run(&self, image: Option<Digest>, settle: &mut dyn FnMut(&mut Check, Vec<Fault>)) {
         let store = Store::open_to_check(self.store.root()).unwrap();
         let mut check = store.check(CheckScope { image, anew: true }).unwrap();
