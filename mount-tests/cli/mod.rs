@@ -8,6 +8,7 @@ mod archive_save;
 mod archives;
 mod auth;
 mod bench;
+mod birth;
 mod browse;
 mod containers;
 mod cp;

@@ -25,7 +25,6 @@ mod device;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod look;
 mod ops;
 mod options;
 mod request;

@@ -10,12 +10,11 @@ use crate::fuse::abi::init;
 use crate::fuse::backing::Numbers;
 use crate::fuse::device::Device;
 use crate::fuse::error::{Error, Result};
-use crate::fuse::look::wait_for_answer;
 use crate::fuse::ops::Requests;
 use crate::fuse::options::{Data, MountOptions, Transport};
 use crate::fuse::serve::{self, Rings};
 use crate::overlay::{Overlay, Owners, Verify};
-use crate::sys::{self, Errno, Unmount};
+use crate::sys::{self, Errno, Looker, Unmount};
 
 /// What /proc/mounts shows behind `fuse.`.
 const SUBTYPE: &str = "strata";
@@ -52,13 +51,15 @@ pub fn mount(
     let owners = overlay.owners();
     let native = owners.map_or(privileged, |owners| owners == Owners::Native);
     let access = Access::new(&options, privileged, native);
+    // It is made before there is anything that it could have of the device.
+    let looker = Looker::begin(target)?;
     let rings = Rings::for_transport(options.transport)?;
     let device = open_device(target, &options, access, privileged)?;
     let device = Arc::new(Device::new(device));
     let wanted = wanted(&options, access);
     let (valid, acl) = (options.timeout, !options.no_acl);
     let requests = Requests::new(overlay, &device, statfs_of, valid, acl);
-    serve(requests, device, (wanted, rings, options.data), target).inspect_err(|_| {
+    serve(requests, device, (wanted, rings, options.data), (target, looker)).inspect_err(|_| {
         if let Err(error) = sys::unmount(target, Unmount::Detach) {
             tracing::warn!("{error}");
         }
@@ -192,7 +193,7 @@ fn serve(
     mut requests: Requests,
     device: Arc<Device>,
     (wanted, rings, data): (u64, Option<Rings>, Option<Data>),
-    target: &Path,
+    (target, looker): (&Path, Looker),
 ) -> Result<Mount> {
     let over_rings = if rings.is_some() { init::OVER_IO_URING } else { 0 };
     let agreed = device.handshake(wanted | over_rings).map_err(Error::Session)?;
@@ -207,7 +208,9 @@ fn serve(
         requests.pass_through(&device);
     }
     let serving = serve::begin(&(Arc::new(requests), device), rings)?;
-    wait_for_answer(target)?;
+    looker
+        .look()
+        .map_err(|error| Error::Silent { target: target.to_owned(), source: error.into() })?;
     Ok(Mount { target: target.to_owned(), transport, data, serving })
 }
 

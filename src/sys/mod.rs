@@ -21,6 +21,7 @@ mod fuse;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod lock;
+mod looker;
 mod map;
 mod mount;
 mod process;
@@ -48,12 +49,13 @@ pub use fs::{
 };
 pub use fuse::{close_backing, open_backing};
 pub use lock::{is_owned, lock_exclusive, try_lock_exclusive, try_own};
+pub use looker::Looker;
 pub use map::MappedFile;
 pub use mount::{MountFlags, Unmount, fusermount, mount_fuse, unmount};
 pub use process::{
     Forked, become_session_leader, block_end_signals, block_interrupts, close_inherited,
-    effective_ids, exit_at_once, fork, groups_of, keep_little_memory, leave_open_files, null_stdio,
-    pipe, process_start_ticks, raise_open_files_limit, return_freed_memory, set_umask,
+    effective_ids, exit_at_once, fork, groups_of, keep_little_memory, null_stdio, pipe,
+    process_start_ticks, raise_open_files_limit, return_freed_memory, set_umask,
     unblock_end_signals, wait_for_end_signal, wait_for_exit, wait_for_interrupt,
 };
 pub use random::random_bytes;

@@ -67,18 +67,6 @@ pub fn close_inherited() -> Result<()> {
     check_raw(result, || "close_range(3)").map(drop)
 }
 
-/// Gives the calling thread a table of open files of its own, with nothing in it.
-///
-/// # Errors
-/// `ENOSYS` before Linux 5.9.
-pub fn leave_open_files() -> Result<()> {
-    let flags = libc::c_int::try_from(libc::CLOSE_RANGE_UNSHARE).unwrap_or(0);
-    // SAFETY: the call takes numbers only. The descriptors that it closes stay open in the table that
-    // the other threads have, where their owners are.
-    let result = unsafe { libc::close_range(0, libc::c_uint::MAX, flags) };
-    check_raw(result, || "close_range(0, CLOSE_RANGE_UNSHARE)").map(drop)
-}
-
 /// Leaves the terminal and the process group of the caller (`setsid`).
 pub fn become_session_leader() -> Result<()> {
     check(nix::unistd::setsid(), || "setsid()").map(drop)
