@@ -66,11 +66,15 @@ fn compress(session: &Session, name: &str, mut from: impl Read) {
 /// Returns what is in the folders of the store where things are made and kept.
 fn left(session: &Session) -> Vec<String> {
     let mut found = Vec::new();
-    for folder in ["blobs/sha256", "layers", "chains", "refs", "staging", "leases"] {
+    let folders =
+        ["blobs/sha256", "layers", "chains", "refs", "refs/_untagged", "staging", "leases"];
+    for folder in folders {
         for entry in fs::read_dir(session.path("store").join(folder)).unwrap() {
             found.push(format!("{folder}/{}", entry.unwrap().file_name().display()));
         }
     }
+    // It is there from the beginning.
+    found.retain(|path| path != "refs/_untagged");
     found
 }
 

@@ -42,6 +42,23 @@ fn of_several_images_what_can_go_goes() {
 }
 
 #[test]
+fn regression_what_is_missing_is_told_also_where_what_is_left_cannot_be_removed() {
+    let session = Session::new(Who::User);
+    session.import("base:1");
+    // It is no lease, and not to be removed as one.
+    session.dir("store/leases/0123456789abcdef");
+    for (arguments, told) in [
+        (["rmi", "none"], "Error: No such image: none:latest\n"),
+        (["rm", "none"], "Error: No such container: none\n"),
+    ] {
+        let said = session.refused(&arguments);
+        assert!(said.ends_with(told), "{said}");
+        assert!(said.contains("leases/0123456789abcdef"), "{said}");
+    }
+    assert!(session.refused(&["rmi", "base:1"]).contains("leases/0123456789abcdef"));
+}
+
+#[test]
 fn an_image_in_use_is_kept_and_the_conflict_told() {
     let session = Session::new(Who::User);
     session.import("base:1");

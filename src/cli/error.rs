@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::service::Error;
+use crate::cli::format::size;
+use crate::service::{Error, RoomLeft};
 
 /// Why a command ends without having done everything that it was asked.
 #[derive(Debug)]
@@ -39,8 +40,8 @@ impl Failure {
     /// Says why, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         match self {
-            Self::One(error) | Self::Check(error) => say(&error.told()),
-            Self::Several(errors) => errors.iter().for_each(|error| say(&error.told())),
+            Self::One(error) | Self::Check(error) => say(&told(error)),
+            Self::Several(errors) => errors.iter().for_each(|error| say(&told(error))),
             Self::Text(text) => say(text),
             Self::Flag(text) | Self::Words(text) | Self::Template(text) => say_bare(text),
             Self::Output(error) => say(&format!("standard output: {error}")),
@@ -122,6 +123,34 @@ pub(crate) fn without_controls(text: &str) -> String {
     text.chars().map(|c| if is_plain(&c) { c } else { '\u{fffd}' }).collect()
 }
 
+/// Returns what is said of an error: with its causes, and what may be done about it.
+pub(crate) fn told(error: &Error) -> String {
+    match error {
+        Error::NoRoom { room, source } => format!("{}\n{}", source.told(), about_room(room)),
+        other => other.told(),
+    }
+}
+
+/// Returns what is said of the room where the store is.
+fn about_room(room: &RoomLeft) -> String {
+    let mut text = match room.free_files {
+        _ if room.is_quota => "The quota of this user is used up".to_owned(),
+        Some(0) => "No more files can be made where the store is".to_owned(),
+        _ => format!("{} are free where the store is", size(room.free_bytes)),
+    };
+    if let Some(needed) = room.needed_bytes {
+        text.push_str(&format!(", {} or more are to be written", size(needed)));
+    }
+    let ways = [("image prune -a", room.images_bytes), ("container prune", room.containers_bytes)];
+    let ways = ways.iter().filter(|(_, bytes)| *bytes > 0);
+    let ways = ways.map(|(way, bytes)| format!("'strata {way}' would give {} back", size(*bytes)));
+    let ways = ways.collect::<Vec<_>>().join(", ");
+    match ways.is_empty() {
+        true => text + ". Nothing in the store could be pruned.",
+        false => format!("{text}. {ways}."),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +159,27 @@ mod tests {
     fn a_message_moves_no_cursor() {
         let said = without_controls("a\u{1b}[2J\rb\n\tc\u{9b}1m");
         assert_eq!(said, "a\u{fffd}[2J\u{fffd}b\n\tc\u{fffd}1m");
+    }
+
+    #[test]
+    fn a_disk_without_room_is_told_with_what_would_give_some() {
+        let room = RoomLeft { free_bytes: 4096, free_files: Some(9), ..RoomLeft::default() };
+        let nothing = "4.1kB are free where the store is. Nothing in the store could be pruned.";
+        assert_eq!(about_room(&room), nothing);
+        let needed = RoomLeft { needed_bytes: Some(5_000_000), images_bytes: 1_200_000, ..room };
+        assert_eq!(
+            about_room(&needed),
+            "4.1kB are free where the store is, 5MB or more are to be written. 'strata image prune \
+             -a' would give 1.2MB back."
+        );
+        let files = RoomLeft { free_files: Some(0), containers_bytes: 999, ..room };
+        assert_eq!(
+            about_room(&files),
+            "No more files can be made where the store is. 'strata container prune' would give 999B \
+             back."
+        );
+        let quota = RoomLeft { is_quota: true, ..room };
+        assert!(about_room(&quota).starts_with("The quota of this user is used up."));
     }
 
     #[test]

@@ -254,6 +254,28 @@ impl Context {
         Strata::open_to_check(&self.root, self.options.clone(), progress)
     }
 
+    /// Returns a failure with what there is to say about the room where the store is, if there was too
+    /// little.
+    fn telling_room(&self, failure: Failure) -> Failure {
+        let is_short = match &failure {
+            Failure::One(error) => error.is_no_room(),
+            Failure::Several(errors) => errors.iter().any(crate::service::Error::is_no_room),
+            _ => false,
+        };
+        if !is_short || !self.root.exists() {
+            return failure;
+        }
+        // Where the store cannot even be opened, nothing in it could be removed.
+        match (failure, self.strata()) {
+            (Failure::One(error), Ok(strata)) => Failure::One(strata.telling_room(error)),
+            (Failure::Several(errors), Ok(strata)) => {
+                let told = errors.into_iter().map(|error| strata.telling_room(error));
+                Failure::Several(told.collect())
+            }
+            (failure, _) => failure,
+        }
+    }
+
     /// Opens the store, for a command that makes something: interrupted, it leaves nothing half-done.
     fn strata_for_work(&self, progress: Arc<dyn Progress>) -> Result<Strata, Failure> {
         hold_interrupts()?;
@@ -289,7 +311,10 @@ fn run_arguments(arguments: Arguments) -> Result<(), Failure> {
         options.read_timeout = Duration::from_secs(seconds);
     }
     match arguments.root.or_else(default_root) {
-        Some(root) => dispatch(arguments.command, &Context { root, options }),
+        Some(root) => {
+            let context = Context { root, options };
+            dispatch(arguments.command, &context).map_err(|failure| context.telling_room(failure))
+        }
         None => Err(Failure::text("neither XDG_DATA_HOME nor HOME is set; say --root DIR")),
     }
 }

@@ -1,7 +1,9 @@
 //! What an upper changes: its entries, told from what the lower has under the same names.
 //!
-//! Only the upper is walked. A directory that is new to the lower in its place (made anew over one
-//! that is gone, or moved there) comes with all that it shows.
+//! Only the upper is walked, perhaps while another process changes it: what has gone when it is looked
+//! at is not told, and whoever needs one state of it has to see that nothing has changed meanwhile. A
+//! directory that is new to the lower in its place (made anew over one that is gone, or moved there)
+//! comes with all that it shows.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +11,7 @@ use std::sync::Arc;
 
 use crate::layer::{Kind, join_path};
 use crate::overlay::Overlay;
-use crate::overlay::error::Result;
+use crate::overlay::error::{Result, if_there};
 use crate::overlay::item::Item;
 use crate::overlay::lower::{LowerAttr, LowerId};
 use crate::overlay::node::Node;
@@ -62,11 +64,12 @@ impl Overlay {
         while let Some((change, descend)) = pending.pop() {
             let path = change.path.clone();
             sink(change)?;
-            let mut below = match descend {
+            let below = match descend {
                 Descend::No => continue,
-                Descend::Merged(node) => self.merged_changes(&node, &path)?,
-                Descend::Whole(place) => self.whole(&place, &path)?,
+                Descend::Merged(node) => self.merged_changes(&node, &path),
+                Descend::Whole(place) => self.whole(&place, &path),
             };
+            let mut below = if_there(below)?.unwrap_or_default();
             below.reverse();
             pending.append(&mut below);
         }
@@ -89,7 +92,7 @@ impl Overlay {
                 }
                 Child::There(stat) => {
                     let node = self.node_in_upper(dir, &name, stat)?;
-                    changes.push(self.changed(path, node, below)?);
+                    changes.extend(if_there(self.changed(path, node, below))?);
                 }
             }
         }

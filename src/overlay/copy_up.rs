@@ -220,8 +220,12 @@ impl Overlay {
         }
         copy_xattrs(&*self.lower, upper, id, fd)?;
         self.mark_origin(upper, fd, kind, id)?;
-        let time = SetTime::To(attr.mtime);
-        sys::set_times(fd, time, time)?;
+        // Who keeps less of it than there is changes it, and that is its time.
+        let is_cut = matches!(need, Need::Content(keep) if keep < attr.size);
+        if !is_cut {
+            let time = SetTime::To(attr.mtime);
+            sys::set_times(fd, time, time)?;
+        }
         if kind == Kind::Regular && !upper.is_volatile() {
             sync(fd)?;
         }
@@ -303,10 +307,17 @@ impl Overlay {
         let (path, stat) = self.open_node(node)?;
         let file = sys::reopen(path.as_fd(), open_flags::READ_WRITE)?;
         let fd = file.as_fd();
+        let is_cut = keep < stat.size;
         if keep > 0 {
             copy_content(&self.lower.open(id)?, fd, stat.size.min(keep))?;
         }
-        sys::set_times(fd, SetTime::To(stat.atime), SetTime::To(stat.mtime))?;
+        if is_cut {
+            // Now, while what is left of it is shown from the lower: what was copied is not all that it
+            // had.
+            sys::truncate_fd(fd, keep)?;
+        } else {
+            sys::set_times(fd, SetTime::To(stat.atime), SetTime::To(stat.mtime))?;
+        }
         if !upper.is_volatile() {
             sync(fd)?;
         }

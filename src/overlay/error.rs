@@ -118,6 +118,16 @@ impl Error {
         }
     }
 
+    /// Tells whether what was asked for has gone: a file that was listed and that somebody has removed,
+    /// renamed or replaced since.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::NotFound | Self::Stale(_) => true,
+            Self::Sys(_) | Self::Io(_) => matches!(self.errno(), Errno::ENOENT | Errno::ESTALE),
+            _ => false,
+        }
+    }
+
     /// Tells whether this is a fault of the file system and not an answer to a question.
     pub fn is_fault(&self) -> bool {
         match self {
@@ -142,5 +152,14 @@ impl Error {
             | Self::Unsupported(_)
             | Self::Absent(_) => false,
         }
+    }
+}
+
+/// Returns what was found out about a file that was listed; none if it has gone since. Who only looks at
+/// a tree does so perhaps while programs work in its mount.
+pub(crate) fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.is_gone() => Ok(None),
+        other => other.map(Some),
     }
 }

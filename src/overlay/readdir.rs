@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::layer::Kind;
-use crate::overlay::error::{Error, Result};
+use crate::overlay::error::{Error, Result, if_there};
 use crate::overlay::lower::{LowerFound, LowerId};
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
@@ -153,7 +153,7 @@ impl Overlay {
         };
         let mut children = Vec::new();
         for name in names.shown {
-            if let Some(child) = self.child(place, &name)? {
+            if let Some(Some(child)) = if_there(self.child(place, &name))? {
                 children.push((name, child));
             }
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::layer::Kind;
 use crate::overlay::copy_up::Need;
 use crate::overlay::create::{Caller, check_name};
-use crate::overlay::error::{Error, Result};
+use crate::overlay::error::{Error, Result, if_there};
 use crate::overlay::node::Node;
 use crate::overlay::place::Place;
 use crate::overlay::upper::{Child, Mark, Meta, New, Upper};
@@ -245,12 +245,10 @@ impl Overlay {
     pub(crate) fn find_redirected(&self) -> Result<()> {
         let mut pending = vec![Arc::clone(&self.root)];
         while let Some(dir) = pending.pop() {
-            for name in self.sorted_upper_names(&dir)? {
-                let Child::There(stat) = self.upper_child(&dir, &name)? else { continue };
-                if !stat.is_dir() {
-                    continue;
-                }
-                let node = self.node_in_upper(&dir, &name, stat)?;
+            for name in if_there(self.sorted_upper_names(&dir))?.unwrap_or_default() {
+                let child = if_there(self.upper_child(&dir, &name))?;
+                let Some(Child::There(stat)) = child.filter(Child::is_dir) else { continue };
+                let Some(node) = if_there(self.node_in_upper(&dir, &name, stat))? else { continue };
                 let beside = self.lower_lookup(dir.lower, &name)?.map(|found| found.id);
                 if node.lower.is_some() && node.lower != beside {
                     self.note_redirected(&node);

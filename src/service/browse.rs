@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::overlay::{Item, Overlay};
-use crate::service::error::{Error, Result, io_error};
+use crate::service::error::{Error, Result, if_there, io_error};
 use crate::service::resolve::{find_layer, split_layer};
 use crate::service::{Kind, Strata};
 use crate::store::Lease;
@@ -160,8 +160,11 @@ impl Strata {
         if item.kind()? != Kind::Directory {
             return Ok(vec![TreeFile::new(at.path.clone(), &tree.find(&at.path, Last::Itself)?)?]);
         }
-        let children = item.children()?;
-        children.iter().map(|(name, child)| TreeFile::new(join(&at.path, name), child)).collect()
+        let mut files = Vec::new();
+        for (name, child) in item.children()? {
+            files.extend(if_there(TreeFile::new(join(&at.path, &name), &child))?);
+        }
+        Ok(files)
     }
 
     /// Shows a file and all below it to `visit`, with how deep below it is; a directory before what
@@ -175,10 +178,10 @@ impl Strata {
         let root = tree.find(&at.path, Last::Followed)?;
         let mut pending = vec![(0, at.path.clone(), root)];
         while let Some((depth, path, item)) = pending.pop() {
-            let file = TreeFile::new(path, &item)?;
+            let Some(file) = if_there(TreeFile::new(path, &item))? else { continue };
             let walk = visit(depth, &file)?;
             if file.kind == Kind::Directory && walk == Walk::Into {
-                let children = item.children().map_err(Error::from)?;
+                let children = if_there(item.children())?.unwrap_or_default();
                 let below = children
                     .into_iter()
                     .rev()

@@ -5,6 +5,7 @@
 //! changes and one more line of history.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::digest::DiffId;
 use crate::image::{
@@ -42,6 +43,9 @@ pub(crate) struct NewLayer {
     pub(crate) is_empty: bool,
 }
 
+/// How often changes are packed again because something has changed meanwhile.
+const TRIES: usize = 5;
+
 /// The length of a tar without entries: its two blocks of zeros.
 pub(crate) const EMPTY_TAR: u64 = 1024;
 
@@ -56,7 +60,6 @@ impl Strata {
         config.config.cmd = container.command.clone().or(config.config.cmd);
         let created_by = config.config.cmd.clone().unwrap_or_default().join(" ");
         apply_changes(&request.changes, &mut config.config)?;
-        self.flush_mount(&container)?;
         let epoch = source_date_epoch()?;
         let layer = self.commit_layer(&container, &base, &mut stage, epoch)?;
         let created = created(epoch);
@@ -80,7 +83,8 @@ impl Strata {
         )
     }
 
-    /// Packs the changes of a container into a layer.
+    /// Makes a layer of the changes of a container. Programs may be working in it: what is recorded is a
+    /// state in which nothing has changed while it was packed.
     fn commit_layer(
         &self,
         container: &Container,
@@ -88,20 +92,58 @@ impl Strata {
         stage: &mut Stage,
         epoch: Option<Time>,
     ) -> Result<NewLayer> {
+        let mut changed = PathBuf::new();
+        for _ in 0..TRIES {
+            let begun = self.settle(container, stage)?;
+            let unpacked = self.pack_changes(container, base, stage, epoch);
+            let Some(path) = self.store.changed_since(&container.id, begun)? else {
+                let unpacked = unpacked?;
+                let is_empty = unpacked.tar_len == EMPTY_TAR;
+                if !is_empty {
+                    stage.publish_layer(&unpacked)?;
+                }
+                let (diff_id, tar_len) = (unpacked.diff_id, unpacked.tar_len);
+                return Ok(NewLayer { diff_id, tar_len, is_empty });
+            };
+            if let Err(error) = unpacked {
+                tracing::debug!("{error}");
+            }
+            stage.discard_layer()?;
+            changed = path;
+        }
+        Err(Error::KeepsChanging { name: container.name.clone(), path: changed })
+    }
+
+    /// Has the kernel hold nothing back of what was changed until now, and returns when that was.
+    ///
+    /// If nothing in the writable layer has changed since then, it is what programs saw at that time:
+    /// what the second flush has written was changed before it, and counts as changed since.
+    fn settle(&self, container: &Container, stage: &Stage) -> Result<Time> {
+        let is_mounted = self.flush_mount(container)?;
+        let begun = stage.clock()?;
+        if is_mounted {
+            self.flush_mount(container)?;
+        }
+        Ok(begun)
+    }
+
+    /// Packs the changes of a container.
+    fn pack_changes(
+        &self,
+        container: &Container,
+        base: &Image,
+        stage: &mut Stage,
+        epoch: Option<Time>,
+    ) -> Result<Unpacked> {
         let overlay = self.inspect_container(container, base)?;
-        let unpacked = self.pack_into(stage, |out, skipped| {
+        self.pack_into(stage, |out, skipped| {
             let mut packer = Packer::new(out, Target::Layer, epoch, skipped);
             if overlay.root_has_changed()? {
                 packer.root(&overlay.root())?;
             }
             overlay.changes::<Error>(&mut |change| packer.change(change))?;
             packer.finish().map(drop)
-        })?;
-        let is_empty = unpacked.tar_len == EMPTY_TAR;
-        if !is_empty {
-            stage.publish_layer(&unpacked)?;
-        }
-        Ok(NewLayer { diff_id: unpacked.diff_id, tar_len: unpacked.tar_len, is_empty })
+        })
     }
 
     /// Unpacks what `pack` writes, as it is written.
@@ -122,9 +164,17 @@ impl Strata {
                 pack(io::BufWriter::with_capacity(64 * 1024, writer), &mut skipped)
             });
             let unpacked = unpack(reader, files, stage);
-            // Why it was not packed says more than that the tar ended early.
-            packing.join().map_err(|_| Error::Panicked("packing a layer"))??;
-            Ok(unpacked?)
+            let packed = packing.join().map_err(|_| Error::Panicked("packing a layer"))?;
+            match (packed, unpacked) {
+                // Nobody listened any more: why, says who has stopped to.
+                (Err(error), Err(cause)) if is_broken_pipe(&error) => Err(match cause {
+                    crate::layer::Error::Io(error) => error.into(),
+                    cause => cause.into(),
+                }),
+                // Why it was not packed says more than that the tar ended early.
+                (Err(error), _) => Err(error),
+                (Ok(()), unpacked) => Ok(unpacked?),
+            }
         })
     }
 
@@ -163,6 +213,10 @@ impl Strata {
         self.store.set_reference(&name, &to)?;
         Ok(id)
     }
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Returns the time that SOURCE_DATE_EPOCH says, for images that come out the same twice.

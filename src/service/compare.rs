@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::layer::{Kind, join_path};
 use crate::overlay::{Item, Overlay};
-use crate::service::error::{Error, Result, io_error};
+use crate::service::error::{Error, Result, if_there, io_error};
 use crate::sys::mode;
 
 /// Bytes compared at once.
@@ -73,13 +73,14 @@ pub(crate) fn compare<'a, E: From<Error>>(
         let mut below = match next {
             Pending::Pair(_, before, after) if before.is_same_file(&after) => continue,
             Pending::Pair(path, before, after) => {
-                let below = below_both(&path, &before, &after)?;
-                let parts = parts(&before, &after)?;
-                visit(path, Difference::Both { before, after, parts })?;
+                let below = if_there(below_both(&path, &before, &after))?.unwrap_or_default();
+                if let Some(parts) = if_there(parts(&before, &after))? {
+                    visit(path, Difference::Both { before, after, parts })?;
+                }
                 below
             }
             Pending::One(path, Difference::Added(item)) => {
-                let below = added_below(&path, &item)?;
+                let below = if_there(added_below(&path, &item))?.unwrap_or_default();
                 visit(path, Difference::Added(item))?;
                 below
             }

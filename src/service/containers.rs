@@ -1,7 +1,7 @@
 //! Containers: making, listing, removing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
 use crate::fuse::MountOptions;
@@ -112,6 +112,7 @@ pub(crate) fn is_called(name: &str, wanted: &str) -> bool {
 impl Strata {
     /// Makes a container of an image and returns its id.
     pub fn create(&self, request: &CreateRequest) -> Result<String> {
+        self.store.sweep()?;
         let (image, _, lease) = self.lease_image(&request.image)?;
         let container = self.new_container(&image, request, false)?;
         drop(lease);
@@ -138,27 +139,24 @@ impl Strata {
             ephemeral,
         };
         self.note_use(image);
+        let prepare = |upper: &Path, work: &Path| -> Result<()> {
+            if !ephemeral {
+                let dirs = Dirs { upper: upper.to_owned(), work: work.to_owned() };
+                Overlay::prepare(&self.lower(image)?, dirs.to_upper(Sync::Always))?;
+            }
+            Ok(())
+        };
         for left in (0..TRIES).rev() {
             if request.name.is_none() {
                 container.name = random_name()?;
             }
-            match self.store.create_container(&container) {
-                Err(crate::store::Error::NameTaken { .. })
+            match self.store.create_container(&container, prepare) {
+                Err(Error::Store(crate::store::Error::NameTaken { .. }))
                     if request.name.is_none() && left > 0 => {}
                 other => {
                     other?;
                     break;
                 }
-            }
-        }
-        if !ephemeral {
-            let dirs = Dirs::of(&self.store, &container.id);
-            let lower = self.lower(image);
-            let prepare = |lower| Ok(Overlay::prepare(&lower, dirs.to_upper(Sync::Always))?);
-            if let Err(error) = lower.and_then(prepare) {
-                let lock = self.store.lock_container(&container.id)?;
-                self.store.remove_container(&container.id, &lock)?;
-                return Err(error);
             }
         }
         Ok(container)
@@ -265,6 +263,7 @@ impl Strata {
     /// Gives a container another name.
     pub fn rename(&self, container: &str, name: &str) -> Result<()> {
         check_name(name)?;
+        self.store.sweep()?;
         let container = self.find_container(container)?;
         match container.name == name {
             true => Err(Error::SameName(name.to_owned())),
@@ -274,7 +273,18 @@ impl Strata {
 
     /// Removes a container with its changes. One that is mounted only by force.
     pub fn remove(&self, container: &str, force: bool) -> Result<()> {
-        let container = self.find_container(container)?;
+        let found = self.find_container(container);
+        // One that was interrupted has taken the container away already; its files go now. That there is
+        // no such container is told in any case.
+        let swept = self.store.sweep_removed();
+        let container = match (found, swept) {
+            (Ok(container), swept) => swept.map(|()| container)?,
+            (Err(error), Ok(())) => return Err(error),
+            (Err(error), Err(also)) => {
+                tracing::warn!("{also}");
+                return Err(error);
+            }
+        };
         match self.store.mounted(&container.id)? {
             Mounted::No => {}
             Mounted::Alive(state) if !force => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::layer::Kind;
 use crate::overlay::{Attr, Change, ChangeKind, LowerAttr};
 use crate::service::Strata;
-use crate::service::error::{Error, Result};
+use crate::service::error::{Error, Result, if_there};
 use crate::sys::mode;
 
 /// How a path has changed.
@@ -57,7 +57,7 @@ impl Lines {
             ChangeKind::Deleted => DiffKind::Deleted,
             ChangeKind::Added(_) => DiffKind::Added,
             ChangeKind::Modified { item, lower, opaque, .. } => {
-                let now = item.attr()?;
+                let Some(now) = if_there(item.attr())? else { return Ok(()) };
                 // What is in the upper only because something in it has changed has not itself.
                 if !opaque && is_same(&now, &lower) {
                     return Ok(());

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::digest::DiffId;
 use crate::layer::Excess;
+use crate::service::RoomLeft;
 
 /// What the functions of this room return.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -342,6 +343,17 @@ pub enum Error {
         /// The process.
         pid: i32,
     },
+    /// Something was changed in a container all the time while it was to be committed.
+    #[error(
+        "{name} is being changed ({path} and perhaps others), so there is no state of it that could be \
+         recorded; stop what writes to it, or unmount it"
+    )]
+    KeepsChanging {
+        /// The container.
+        name: String,
+        /// What has changed.
+        path: PathBuf,
+    },
     /// Nothing of ours is mounted there.
     #[error("{0} is not a mount of strata")]
     NotMounted(String),
@@ -397,6 +409,15 @@ pub enum Error {
     /// SOURCE_DATE_EPOCH holds no number.
     #[error("SOURCE_DATE_EPOCH is {0:?}, expected seconds since 1970")]
     SourceDateEpoch(String),
+    /// There is no room where the store is.
+    #[error("no room is left where the store is")]
+    NoRoom {
+        /// What is free, needed, and to be won.
+        room: Box<RoomLeft>,
+        /// What could not be written.
+        #[source]
+        source: Box<Self>,
+    },
     /// A file or a stream cannot be read or written.
     #[error("{action} {path}")]
     Io {
@@ -533,6 +554,15 @@ impl Error {
             }
         };
         Self::TooLarge { blob, what, found, most, option, variable }
+    }
+}
+
+/// Returns what was found out about a file that was listed; none if it has gone since. In a container
+/// that is mounted programs may be working, and that is no error of who looks at it.
+pub(crate) fn if_there<T, E: Into<Error>>(result: std::result::Result<T, E>) -> Result<Option<T>> {
+    match result.map_err(Into::into) {
+        Err(Error::Overlay(error)) if error.is_gone() => Ok(None),
+        other => other.map(Some),
     }
 }
 

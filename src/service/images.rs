@@ -108,7 +108,13 @@ impl Strata {
         }
         let mut known: BTreeMap<Digest, Option<(Image, u64)>> = BTreeMap::new();
         let mut rows = Vec::new();
-        for (name, to) in self.store.references()? {
+        let mut references = self.store.references()?;
+        // An image is noted as nameless before its last name goes, and until after it has one again.
+        let is_named = |(name, _): &(RefName, Ref)| matches!(name, RefName::Named(_));
+        let named: BTreeSet<_> =
+            references.iter().filter(|row| is_named(row)).map(|(_, to)| to.manifest).collect();
+        references.retain(|row| is_named(row) || !named.contains(&row.1.manifest));
+        for (name, to) in references {
             let image = known.entry(to.manifest).or_insert_with(|| self.sized(to.manifest));
             let Some((image, size)) = image else { continue };
             let reference = match name {
@@ -160,6 +166,7 @@ impl Strata {
 
     /// Gives an image another name.
     pub fn tag(&self, image: &str, reference: &Reference) -> Result<()> {
+        self.store.sweep()?;
         let (image, by, _lease) = self.lease_image(image)?;
         let same_repository = |other: &Reference| other.repository() == reference.repository();
         let target = match by {
@@ -177,8 +184,17 @@ impl Strata {
         let (image, by) = match self.find_image(text) {
             Ok(found) => found,
             Err(error @ Error::Store(_)) => return self.remove_damaged(text, force, error),
+            Err(error @ Error::NoImage(_)) => {
+                // One that was interrupted has taken the name away already; the rest goes now. That there
+                // is no such image is told in any case.
+                if let Err(also) = self.store.collect() {
+                    tracing::warn!("{also}");
+                }
+                return Err(error);
+            }
             Err(error) => return Err(error),
         };
+        self.store.sweep()?;
         let mut removed = Vec::new();
         match by {
             FoundBy::Name(name) => {
@@ -247,7 +263,26 @@ impl Strata {
         if last {
             gone = names;
         }
+        self.keep_for_container(image, &mut gone)?;
         self.remove_names(image, &gone, removed)
+    }
+
+    /// Sees to it that an image that a container uses is never without any name: before it loses the last
+    /// one it is noted as an image without.
+    fn keep_for_container(&self, image: &Image, gone: &mut Vec<RefName>) -> Result<()> {
+        let is_last = self.store.names_of(image.digest)?.iter().all(|name| gone.contains(name));
+        if !is_last || self.user_of(image)?.is_none() {
+            return Ok(());
+        }
+        gone.retain(|name| matches!(name, RefName::Named(_)));
+        match gone.first() {
+            Some(name) => {
+                let to =
+                    Ref { manifest: image.digest, target: None, updated: jiff::Timestamp::now() };
+                Ok(self.store.keep_nameless(name, &to)?)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Removes every name of an image that was named by its id. What force cannot change is told
@@ -270,7 +305,9 @@ impl Strata {
         if let (Some((container, false)), false) = (&user, force) {
             return Err(in_use(container, "must be forced", "stopped"));
         }
-        self.remove_names(image, &names, removed)
+        let mut gone = names;
+        self.keep_for_container(image, &mut gone)?;
+        self.remove_names(image, &gone, removed)
     }
 
     /// Removes a name with a digest under which nothing is stored: the tags of its repository no
@@ -292,6 +329,7 @@ impl Strata {
 
     /// Takes names from an image, all of them where none is said. It stays, without a name at last.
     pub fn untag_only(&self, text: &str, names: &[Reference]) -> Result<()> {
+        self.store.sweep()?;
         let (image, _, _lease) = self.lease_image(text)?;
         let own = self.store.names_of(image.digest)?;
         let mut gone = Vec::new();
@@ -357,7 +395,7 @@ impl Strata {
             return Ok(());
         }
         if self.user_of(image)?.is_some() {
-            // A container keeps it; without a name it would be hard to find.
+            // A container was made of it this moment; without a name it would be hard to find.
             let to = Ref { manifest: image.digest, target: None, updated: jiff::Timestamp::now() };
             return Ok(self.store.set_reference(&RefName::Untagged(image.digest), &to)?);
         }

@@ -56,6 +56,16 @@ impl ImportSource {
 impl Strata {
     /// Makes an image of a tar, compressed or not, or of a directory, and returns its id.
     pub fn import(&self, request: &ImportRequest) -> Result<crate::digest::Digest> {
+        self.import_source(request).map_err(|error| {
+            let file = match &request.source {
+                ImportSource::Path(path) => fs::metadata(path).ok().filter(fs::Metadata::is_file),
+                ImportSource::Stdin | ImportSource::Url(_) => None,
+            };
+            self.telling_room_for(error, file.map(|file| file.len()))
+        })
+    }
+
+    fn import_source(&self, request: &ImportRequest) -> Result<crate::digest::Digest> {
         let mut config = ImageConfig::default();
         apply_changes(&request.changes, &mut config.config)?;
         let platform = request.platform.clone().unwrap_or_else(Platform::host);

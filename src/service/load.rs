@@ -72,15 +72,34 @@ struct Layers {
 impl Strata {
     /// Loads all images of an archive, and returns their names.
     pub fn load(&self, request: &LoadRequest) -> Result<Vec<Loaded>> {
-        self.store.sweep()?;
+        let mut missing_bytes = None;
+        let loaded = self.load_images(request, &mut missing_bytes);
+        loaded.map_err(|error| {
+            // Before it is known what is in it, at least how long it is.
+            let whole = || match &request.source {
+                LoadSource::Path(path) => fs::metadata(path).ok().filter(fs::Metadata::is_file),
+                LoadSource::Stdin => None,
+            };
+            let missing_bytes = missing_bytes.or_else(|| whole().map(|file| file.len()));
+            self.telling_room_for(error, missing_bytes)
+        })
+    }
+
+    /// Does so; if it fails, `missing_bytes` are to be written, as far as it is known.
+    fn load_images(
+        &self,
+        request: &LoadRequest,
+        missing_bytes: &mut Option<u64>,
+    ) -> Result<Vec<Loaded>> {
         let mut stage = self.store.stage()?;
         stage.set_limits(self.limits);
         let shown = match &request.source {
             LoadSource::Stdin => "standard input".to_owned(),
             LoadSource::Path(path) => path.display().to_string(),
         };
-        let (images, layers) =
-            self.read_archive(request, &shown, &mut stage).map_err(|error| match error {
+        let (images, layers) = self
+            .read_archive(request, &shown, (&mut stage, missing_bytes))
+            .map_err(|error| match error {
                 Error::Archive(source) => Error::InvalidArchive { path: shown.clone(), source },
                 other => other,
             })?;
@@ -98,7 +117,7 @@ impl Strata {
         &self,
         request: &LoadRequest,
         shown: &str,
-        stage: &mut Stage,
+        (stage, missing_bytes): (&mut Stage, &mut Option<u64>),
     ) -> Result<(Vec<ArchivedImage>, Layers)> {
         let opened = match &request.source {
             LoadSource::Stdin => self.read_stream(io::stdin(), shown, stage)?,
@@ -111,11 +130,27 @@ impl Strata {
         let mut layers = Layers::default();
         for layer in images.iter().flat_map(|image| &image.layers) {
             if !layers.read.contains(layer) {
-                self.read_layer(&opened, layer, &mut layers, stage)?;
+                if let Err(error) = self.read_layer(&opened, layer, &mut layers, stage) {
+                    *missing_bytes = self.missing_bytes(&opened, &images);
+                    return Err(error);
+                }
                 layers.read.insert(layer.clone());
             }
         }
         Ok((images, layers))
+    }
+
+    /// Returns how many bytes the layers of an archive have that the store has not; none if that is not
+    /// known.
+    fn missing_bytes(&self, opened: &Opened, images: &[ArchivedImage]) -> Option<u64> {
+        let layers: HashSet<_> = images.iter().flat_map(|image| &image.layers).collect();
+        let missing = layers.iter().filter(|layer| !self.store.has_layer(layer.diff_id));
+        missing
+            .map(|layer| match opened.place(&layer.file) {
+                Ok(Some(Place::Readable(_, size))) => Some(size),
+                _ => None,
+            })
+            .sum()
     }
 
     fn open_archive(&self, path: &Path, shown: &str, stage: &mut Stage) -> Result<Opened> {

@@ -9,10 +9,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::fuse::{self, MountOptions};
-use crate::service::Strata;
 use crate::service::containers::CreateRequest;
 use crate::service::error::{Error, Result, io_error};
-use crate::service::umount::mount_point;
+use crate::service::umount::{clear_way, mount_point};
+use crate::service::{Event, Strata};
 use crate::store::{Container, ContainerLock, Image, Lease, MountState};
 use crate::sys;
 
@@ -124,6 +124,11 @@ impl Strata {
     ) -> Result<(fuse::Mount, ContainerLock)> {
         self.note_use(image);
         let lock = self.lock_unmounted(container)?;
+        if clear_way(&state.target)? {
+            let target = state.target.display();
+            let text = format!("the process that served {target} has died; its mount is cleared");
+            self.tell(Event::Warning(text));
+        }
         let overlay = match (container.ephemeral, state.writable) {
             (false, true) => self.writable(container, image, options)?,
             (true, _) | (false, false) => {

@@ -2,12 +2,12 @@
 //! directory of the host.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::layer::{Kind, TarMeta, TarWriter, join_path, whiteout};
 use crate::overlay::{Attr, Change, ChangeKind, Ino, Item, Overlay};
-use crate::service::error::{Error, Result, io_error};
+use crate::service::error::{Error, Result, if_there, io_error};
 use crate::sys::{Time, mode};
 
 /// Writes files of a union to a tar.
@@ -52,11 +52,14 @@ impl<'a, W: Write> Packer<'a, W> {
     pub(crate) fn below(&mut self, path: Vec<u8>, item: Item<'_>) -> Result<()> {
         let mut pending = vec![(path, item)];
         while let Some((path, item)) = pending.pop() {
-            self.item(path.clone(), &item)?;
-            if item.kind()? == Kind::Directory {
-                for (name, child) in item.children()?.into_iter().rev() {
-                    pending.push((join_path(&path, name.as_bytes()), child));
-                }
+            if if_there(self.item(path.clone(), &item))?.is_none()
+                || item.kind()? != Kind::Directory
+            {
+                continue;
+            }
+            let children = if_there(item.children())?.unwrap_or_default();
+            for (name, child) in children.into_iter().rev() {
+                pending.push((join_path(&path, name.as_bytes()), child));
             }
         }
         Ok(())
@@ -114,18 +117,31 @@ impl<'a, W: Write> Packer<'a, W> {
         }
         let mut meta = self.meta(path, &attr);
         let shown = String::from_utf8_lossy(&meta.path).into_owned();
-        if attr.kind() != Kind::Directory && attr.nlink > 1 {
-            if let Some(first) = self.first_names.get(&attr.ino) {
-                let linked = self.tar.hard_link(&meta, first);
-                return linked.map_err(io_error("write", shown));
-            }
-            self.first_names.insert(attr.ino, meta.path.clone());
+        if attr.kind() != Kind::Directory
+            && attr.nlink > 1
+            && let Some(first) = self.first_names.get(&attr.ino)
+        {
+            let linked = self.tar.hard_link(&meta, first);
+            return linked.map_err(io_error("write", shown));
         }
         meta.xattrs = xattrs(item)?;
         let written = match attr.kind() {
             Kind::Regular => {
                 let mut content = item.open()?;
-                self.tar.file(&meta, &mut content)
+                match self.target {
+                    Target::Layer => self.tar.file(&meta, &mut content),
+                    // It may have been cut since it was looked at, and the tar has its length already.
+                    Target::Tree => {
+                        let mut content = Padded { content, left: meta.size, is_short: false };
+                        let written = self.tar.file(&meta, &mut content);
+                        if content.is_short {
+                            tracing::warn!(
+                                "{shown} became shorter while it was read; zeros follow"
+                            );
+                        }
+                        written
+                    }
+                }
             }
             Kind::Symlink => {
                 meta.target = item.read_link()?.as_bytes().to_vec();
@@ -133,7 +149,11 @@ impl<'a, W: Write> Packer<'a, W> {
             }
             _ => self.tar.entry(&meta),
         };
-        written.map_err(io_error("pack", shown))
+        written.map_err(io_error("pack", shown))?;
+        if attr.kind() != Kind::Directory && attr.nlink > 1 {
+            self.first_names.insert(attr.ino, meta.path);
+        }
+        Ok(())
     }
 
     fn meta(&self, path: Vec<u8>, attr: &Attr) -> TarMeta {
@@ -145,6 +165,28 @@ impl<'a, W: Write> Packer<'a, W> {
             size: if attr.kind() == Kind::Regular { attr.size } else { 0 },
             ..TarMeta::new(path, attr.kind(), attr.mode & mode::PERMISSIONS)
         }
+    }
+}
+
+/// Reads as many bytes as a file is to have; where it has fewer, zeros follow.
+struct Padded<R> {
+    content: R,
+    left: u64,
+    is_short: bool,
+}
+
+impl<R: Read> Read for Padded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = &mut buffer[..most];
+        let mut len = if self.is_short { 0 } else { self.content.read(buffer)? };
+        if len == 0 && most > 0 {
+            self.is_short = true;
+            buffer.fill(0);
+            len = most;
+        }
+        self.left -= len as u64;
+        Ok(len)
     }
 }
 
@@ -163,4 +205,24 @@ pub(crate) fn check_for_layer(path: &[u8], shown: &str) -> Result<()> {
 fn xattrs(item: &Item<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let xattrs = item.xattrs()?.into_iter();
     Ok(xattrs.map(|(name, value)| (name.as_bytes().to_vec(), value)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_shorter_is_read_in_its_old_length() {
+        for (content, len, read, is_short) in [
+            (&b"whole"[..], 5, &b"whole"[..], false),
+            (b"longer", 3, b"lon", false),
+            (b"cut", 5, b"cut\0\0", true),
+            (b"", 0, b"", false),
+        ] {
+            let mut padded = Padded { content, left: len, is_short: false };
+            let mut found = Vec::new();
+            padded.read_to_end(&mut found).unwrap();
+            assert_eq!((found.as_slice(), padded.is_short), (read, is_short));
+        }
+    }
 }

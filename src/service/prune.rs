@@ -57,6 +57,7 @@ pub struct Usage {
 impl Strata {
     /// Keeps an image from every prune.
     pub fn pin(&self, image: &str) -> Result<()> {
+        self.store.sweep()?;
         let (image, _, _lease) = self.lease_image(image)?;
         Ok(self.store.pin(image.digest)?)
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::{DiffId, Digest, HashingReader};
 use crate::image::{
@@ -66,7 +67,6 @@ impl Strata {
     /// Pulls an image.
     pub fn pull(&self, request: &PullRequest) -> Result<Pulled> {
         let reference = request.reference.tag_or_latest();
-        self.store.sweep()?;
         let target = self.registry()?.resolve(&reference)?;
         self.tell(Event::PullingFrom {
             tag: tag_text(&reference),
@@ -74,13 +74,28 @@ impl Strata {
         });
         let documents = self.fetch_documents(&reference, target, request.platform.as_ref())?;
         let digest = documents.target.digest;
+        let left_bytes = AtomicU64::new(0);
+        let newer = self.pull_image(&reference, &documents, &left_bytes).map_err(|error| {
+            let left_bytes = left_bytes.load(Ordering::Relaxed);
+            self.telling_room_for(error, (left_bytes > 0).then_some(left_bytes))
+        })?;
+        self.tell(Event::Pulled(digest));
+        Ok(Pulled { reference, digest, newer })
+    }
+
+    /// Brings what is missing of an image into the store, then the name. Tells whether the name led
+    /// elsewhere. `left_bytes` is kept at what is still to be fetched, compressed as it is.
+    fn pull_image(
+        &self,
+        reference: &Reference,
+        documents: &Documents,
+        left_bytes: &AtomicU64,
+    ) -> Result<bool> {
         let mut stage = self.store.stage()?;
         stage.set_limits(self.limits);
         stage.claim(Claim::Image(documents.manifest_digest))?;
-        self.fetch_layers(&reference, &documents, &mut stage)?;
-        let newer = self.publish(&reference, &documents, &mut stage)?;
-        self.tell(Event::Pulled(digest));
-        Ok(Pulled { reference, digest, newer })
+        self.fetch_layers(reference, documents, &mut stage, left_bytes)?;
+        self.publish(reference, documents, &mut stage)
     }
 
     fn fetch_documents(
@@ -140,6 +155,7 @@ impl Strata {
         reference: &Reference,
         documents: &Documents,
         stage: &mut Stage,
+        left_bytes: &AtomicU64,
     ) -> Result<()> {
         let Documents { manifest, config, .. } = documents;
         let mut here = HashMap::new();
@@ -155,6 +171,9 @@ impl Strata {
             };
             here.insert(layer, is_here);
             present.push((layer, is_here));
+        }
+        if present.iter().any(|(_, is_here)| *is_here) {
+            stage.settle_layers()?;
         }
         // Of an image that is here already, under whatever name, nothing is told.
         let is_known = self.store.blob(manifest.config.digest).is_ok()
@@ -175,8 +194,10 @@ impl Strata {
                 missing.push((blob, *layer));
             }
         }
+        left_bytes.store(missing.iter().map(|(blob, _)| blob.size).sum(), Ordering::Relaxed);
         in_parallel(&missing, LAYERS_AT_ONCE, |(blob, layer)| {
             self.fetch_missing(reference, blob, *layer)?;
+            left_bytes.fetch_sub(blob.size, Ordering::Relaxed);
             let form = (blob.digest, blob.size, blob.media_type.as_str());
             self.store.add_source(*layer, form, &repository)?;
             self.layer(blob, LayerState::Pulled);

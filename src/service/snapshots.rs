@@ -78,7 +78,9 @@ impl Strata {
             message: request.message.clone(),
             before_undo: None,
         };
-        let changed = self.store.take_snapshot(&container, &snapshot, owner.as_ref(), &lock)?;
+        let settle = || self.flush_mount(&container).map(drop);
+        let owner = owner.as_ref();
+        let changed = self.store.take_snapshot(&container, &snapshot, owner, &lock, &settle)?;
         if let Some(path) = changed {
             self.tell(Event::Warning(format!(
                 "{} was changed while it was kept ({} and perhaps others): snapshot {} may have \
@@ -118,7 +120,7 @@ impl Strata {
             message: None,
             before_undo: Some(to.to_owned()),
         };
-        self.store.take_snapshot(container, &snapshot, Some(owner), lock)?;
+        self.store.take_snapshot(container, &snapshot, Some(owner), lock, &|| Ok(()))?;
         Ok(snapshot.name)
     }
 
@@ -191,7 +193,7 @@ impl Strata {
     /// Removes a snapshot of a container.
     pub fn remove_snapshot(&self, container: &str, name: &str) -> Result<()> {
         let container = self.find_container(container)?;
-        let lock = self.store.lock_snapshots(&container.id)?;
+        let lock = self.lock_snapshots(&container)?;
         let name = self.find_snapshot(&container, Some(name))?;
         Ok(self.store.remove_snapshot(&container.id, &name, &lock)?)
     }

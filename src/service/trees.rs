@@ -10,7 +10,7 @@ use crate::service::Strata;
 use crate::service::browse::Tree;
 use crate::service::compare::{Difference, Parts, compare};
 use crate::service::diff::{DiffLine, Lines};
-use crate::service::error::{Error, Result, io_error};
+use crate::service::error::{Error, Result, if_there, io_error};
 use crate::service::resolve::split_layer;
 
 /// A file, no directory, that two trees do not have alike.
@@ -150,7 +150,7 @@ type Sides<'a> = Vec<(Vec<u8>, FileSide<'a>)>;
 
 /// Returns a file itself, if it is no directory.
 fn own<'a>(path: &[u8], item: Item<'a>) -> Result<Sides<'a>> {
-    let side = FileSide::new(item)?;
+    let Some(side) = if_there(FileSide::new(item))? else { return Ok(Vec::new()) };
     Ok(if side.kind == Kind::Directory { Vec::new() } else { vec![(path.to_vec(), side)] })
 }
 
@@ -165,11 +165,12 @@ fn files<'a>(path: &[u8], item: Item<'a>) -> Result<Sides<'a>> {
     let mut pending = vec![(path.to_vec(), item)];
     while let Some((path, item)) = pending.pop() {
         if item.kind()? == Kind::Directory {
-            for (name, child) in item.children()?.into_iter().rev() {
+            let children = if_there(item.children())?.unwrap_or_default();
+            for (name, child) in children.into_iter().rev() {
                 pending.push((join_path(&path, name.as_encoded_bytes()), child));
             }
-        } else {
-            found.push((path, FileSide::new(item)?));
+        } else if let Some(side) = if_there(FileSide::new(item))? {
+            found.push((path, side));
         }
     }
     Ok(found)

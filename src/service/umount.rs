@@ -99,7 +99,7 @@ impl Strata {
 
     /// Has what the kernel holds back of a container's mount reach the writable layer. Tells whether
     /// it is mounted.
-    pub(crate) fn flush_mount(&self, container: &Container) -> Result<bool> {
+    pub(crate) fn flush_mount(&self, container: &Container) -> crate::store::Result<bool> {
         let Mounted::Alive(mount) = self.store.mounted(&container.id)? else { return Ok(false) };
         sys::sync_fs(sys::open_dir_path(&mount.target)?)?;
         Ok(true)
@@ -128,11 +128,7 @@ impl Strata {
         lock: &ContainerLock,
     ) -> Result<()> {
         if is_left(state) {
-            match sys::unmount(&state.target, Unmount::Detach) {
-                // Somebody was quicker.
-                Err(error) if error.errno() == Errno::EINVAL => {}
-                other => other?,
-            }
+            detach(&state.target)?;
         }
         Ok(self.store.clear_mounted(&container.id, lock)?)
     }
@@ -209,10 +205,33 @@ pub(crate) struct MountPoint {
 fn is_left(state: &MountState) -> bool {
     match (mount_point(&state.target), &state.device) {
         (Some(point), Some(device)) => point.is_ours && point.device == *device,
-        (Some(_), None) => std::fs::metadata(&state.target)
-            .is_err_and(|error| error.raw_os_error() == Some(Errno::ENOTCONN as i32)),
+        (Some(_), None) => is_dead(&state.target),
         (None, _) => false,
     }
+}
+
+/// Takes a mount of ours whose server has died out of the way of another one; tells whether there was
+/// one. A server that is killed right after it has mounted has not recorded it yet.
+pub(crate) fn clear_way(target: &Path) -> Result<bool> {
+    let is_in_way = is_ours(target) && is_dead(target);
+    if is_in_way {
+        detach(target)?;
+    }
+    Ok(is_in_way)
+}
+
+fn detach(target: &Path) -> sys::Result<()> {
+    match sys::unmount(target, Unmount::Detach) {
+        // Somebody was quicker.
+        Err(error) if error.errno() == Errno::EINVAL => Ok(()),
+        other => other,
+    }
+}
+
+/// Tells whether a path is a mount whose server has died.
+fn is_dead(target: &Path) -> bool {
+    std::fs::metadata(target)
+        .is_err_and(|error| error.raw_os_error() == Some(Errno::ENOTCONN as i32))
 }
 
 /// Tells whether a mount of ours is at a path.

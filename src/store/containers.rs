@@ -1,9 +1,9 @@
 //! Containers: a writable layer over an image, and who has it mounted.
 //!
-//! A container is a directory: `config.json`, which never changes; `upper/` and
+//! A container is a directory: `config.json`, which is replaced as a whole; `upper/` and
 //! `work/`; `state`, which says where it is mounted and by which process. The process that serves
 //! the mount owns the lock file `lock`, so whether a mount is alive is asked of the kernel
-//! and not of a file.
+//! and not of a file. A directory without `config.json` is no container.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,11 +15,18 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::store::error::{Error, Result, io_error};
 use crate::store::files::{
-    Durable, list, open_lock, remove_if_exists, replace, replace_as, sync_dir,
+    Durable, ensure_dir, list, list_if_there, open_lock, remove_if_exists, replace, replace_as,
+    sync_dir,
 };
 use crate::store::refs::readable;
-use crate::store::{Store, record};
+use crate::store::{Stage, Store, record};
 use crate::sys;
+
+const CONFIG: &str = "config.json";
+/// What the configuration is called of a container that is being removed where it is.
+const REMOVED: &str = "config.removed";
+const UPPER: &str = "upper";
+const WORK: &str = "work";
 
 /// A container as it was created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,33 +106,48 @@ impl MountState {
 }
 
 impl Store {
-    /// Makes the directories of a new container; its name must not be taken.
-    pub fn create_container(&self, container: &Container) -> Result<()> {
+    /// Makes a container, whose name must not be taken. What belongs into its upper and its work
+    /// directory from the beginning, `prepare` puts there; it is given these two.
+    pub fn create_container<E: From<Error>>(
+        &self,
+        container: &Container,
+        prepare: impl FnOnce(&Path, &Path) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         let _names = self.lock_names()?;
         self.check_name(&container.name)?;
-        let staged = self.layout().staging().join(format!("container-{}", container.id));
-        for dir in ["upper", "work"] {
-            let path = staged.join(dir);
-            fs::create_dir_all(&path).map_err(io_error("create", &path))?;
+        // Without looking for what the dead have left, which may be much: a mount does not wait for it.
+        let stage = Stage::new(self)?;
+        let staged = stage.dir().join("container");
+        let [upper, work] = [UPPER, WORK].map(|name| staged.join(name));
+        for dir in [&upper, &work] {
+            ensure_dir(dir)?;
+        }
+        prepare(&upper, &work)?;
+        if !container.ephemeral {
+            // The upper is new and so are its attributes; what is below is nothing yet.
+            sync_dir(&upper)?;
         }
         let lock = staged.join("lock");
         File::create(&lock).map_err(io_error("create", &lock))?;
         let durable = if container.ephemeral { Durable::No } else { Durable::Yes };
-        let (staging, config) = (self.layout().staging(), staged.join("config.json"));
-        replace_as(&staging, &config, &record::encode_pretty(container), durable)?;
+        let config = staged.join(CONFIG);
+        replace_as(stage.dir(), &config, &record::encode_pretty(container), durable)?;
         let path = self.layout().container(&container.id);
-        fs::rename(&staged, &path).map_err(io_error("create", &path))?;
-        match durable {
-            Durable::Yes => sync_dir(&self.layout().containers()),
-            Durable::No => Ok(()),
+        {
+            let _nobody_abandons = self.held().lock();
+            fs::rename(&staged, &path).map_err(io_error("create", &path))?;
         }
+        if durable == Durable::Yes {
+            sync_dir(&self.layout().containers())?;
+        }
+        Ok(())
     }
 
     /// Gives a container another name, which must not be taken.
     pub fn rename_container(&self, id: &str, name: &str) -> Result<()> {
         let _names = self.lock_names()?;
         self.check_name(name)?;
-        let path = self.layout().container(id).join("config.json");
+        let path = self.layout().container(id).join(CONFIG);
         let Some(container) = self.container(id)? else { return Ok(()) };
         let renamed = Container { name: name.to_owned(), ..container };
         replace(&self.layout().staging(), &path, &record::encode_pretty(&renamed))
@@ -133,7 +155,7 @@ impl Store {
 
     /// Returns the container with this id; none when there is none.
     pub fn container(&self, id: &str) -> Result<Option<Container>> {
-        let path = self.layout().container(id).join("config.json");
+        let path = self.layout().container(id).join(CONFIG);
         match record::read(&path) {
             // Something else is where the directory of a container would be.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
@@ -147,13 +169,13 @@ impl Store {
     /// Tells whether a crash of the machine has left this of a container that was there only for its
     /// mount: a record without content, and an empty writable layer.
     pub(crate) fn is_left_container(&self, id: &str) -> bool {
-        is_left_by_crash(&self.layout().container(id).join("config.json"))
+        is_left_by_crash(&self.layout().container(id).join(CONFIG))
             && fs::read_dir(self.upper(id)).is_ok_and(|mut entries| entries.next().is_none())
     }
 
     /// Removes what a crash of the machine has left of such containers.
     pub(crate) fn sweep_containers(&self) -> Result<()> {
-        for id in list(&self.layout().containers())? {
+        for id in list_if_there(&self.layout().containers())? {
             // The directory of a writable layer can be removed only while it is empty.
             if self.is_left_container(&id) && fs::remove_dir(self.upper(&id)).is_ok() {
                 match self.lock_container(&id) {
@@ -198,11 +220,36 @@ impl Store {
         let found = self.container(id);
         // One whose record is damaged may be any.
         let is_durable = found.map_or(true, |found| found.is_some_and(|found| !found.ephemeral));
-        fs::rename(&path, &trash).map_err(io_error("remove", &path))?;
+        match fs::rename(&path, &trash).map_err(io_error("remove", &path)) {
+            Err(error) if error.is_no_room() => {
+                // The disk has no room for another name in the trash; here there is some. It is no
+                // container from then on, and who waits for the lock finds none.
+                let config = path.join(CONFIG);
+                fs::rename(&config, path.join(REMOVED)).map_err(io_error("remove", &config))?;
+                sync_dir(&path)?;
+                return remove_in_place(&path);
+            }
+            other => other?,
+        }
         if is_durable {
             sync_dir(&self.layout().containers())?;
         }
         remove_tree(&trash)
+    }
+
+    /// Removes what is left of containers that somebody has not finished removing.
+    pub(crate) fn finish_removing(&self) -> Result<()> {
+        for id in list(&self.layout().containers())? {
+            let path = self.layout().container(&id);
+            if path.join(CONFIG).exists() {
+                continue;
+            }
+            let is_empty = list(&path).is_ok_and(|names| names.is_empty());
+            if is_empty || path.join(REMOVED).exists() {
+                remove_in_place(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the lock of a container.
@@ -229,12 +276,12 @@ impl Store {
 
     /// Returns where a container's writable layer is.
     pub fn upper(&self, id: &str) -> PathBuf {
-        self.layout().container(id).join("upper")
+        self.layout().container(id).join(UPPER)
     }
 
     /// Returns the directory beside the writable layer in which changes are prepared.
     pub fn work(&self, id: &str) -> PathBuf {
-        self.layout().container(id).join("work")
+        self.layout().container(id).join(WORK)
     }
 
     /// Returns where the process that serves a mount writes what it has to say.
@@ -318,13 +365,28 @@ pub(crate) fn is_left_by_crash(record: &Path) -> bool {
     fs::read(record).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
 }
 
+/// Removes the directory of a container, what says that it is being removed at the end.
+fn remove_in_place(path: &Path) -> Result<()> {
+    for name in list(path)?.iter().filter(|name| *name != REMOVED) {
+        let below = path.join(name);
+        match fs::symlink_metadata(&below) {
+            Ok(metadata) if metadata.is_dir() => remove_tree(&below)?,
+            _ => drop(remove_if_exists(&below)?),
+        }
+    }
+    remove_tree(path)
+}
+
 /// Removes a directory with all below it, directories without permissions too.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
+    let removed = match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_removable(path).map_err(io_error("remove", path))?;
-            fs::remove_dir_all(path).map_err(io_error("remove", path))
+            make_removable(path).and_then(|()| fs::remove_dir_all(path))
         }
+        other => other,
+    };
+    match removed {
+        // Somebody else removes it, too.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(io_error("remove", path)),
     }

@@ -19,9 +19,12 @@ use parking_lot::Mutex;
 use crate::digest::Digest;
 use crate::store::Store;
 use crate::store::error::{Result, io_error};
-use crate::store::files::{open_if_exists, remove_if_exists};
+use crate::store::files::{is_old, open_if_exists, remove_if_exists};
 use crate::store::stage::free_bytes;
 use crate::sys;
+
+/// How the name of such a file begins.
+pub(crate) const DOWNLOAD: &str = "download-";
 
 /// Smaller blobs are quicker downloaded again than kept.
 const KEEP_FROM: u64 = 4 << 20;
@@ -46,7 +49,7 @@ impl Store {
         size: u64,
         tell_wait: impl FnOnce(),
     ) -> Result<Download> {
-        let path = self.layout().staging().join(format!("download-{}", digest.hex()));
+        let path = self.layout().staging().join(format!("{DOWNLOAD}{}", digest.hex()));
         let mut tell_wait = Some(tell_wait);
         let file = loop {
             let mut options = File::options();
@@ -75,11 +78,14 @@ impl Store {
     }
 }
 
-/// Removes the file of a download of which nothing has arrived, and at which nobody is.
-pub(crate) fn remove_empty(path: &Path) -> Result<()> {
+/// Removes the file of a download at which nobody is, and of which nothing has arrived, or nothing for a
+/// day.
+pub(crate) fn remove_unwanted(path: &Path) -> Result<()> {
     let Some(file) = open_if_exists(path)? else { return Ok(()) };
-    let is_free = sys::try_lock_exclusive(file.as_fd())?;
-    if is_free && file.metadata().map_err(io_error("read", path))?.len() == 0 {
+    if !sys::try_lock_exclusive(file.as_fd())? {
+        return Ok(());
+    }
+    if file.metadata().map_err(io_error("read", path))?.len() == 0 || is_old(path)? {
         // Whoever comes to the lock now sees that the file has no name any more.
         remove_if_exists(path)?;
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{DiffId, Digest};
+use crate::sys::{errno_of, is_no_room};
 
 /// What the functions of this room return.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -181,6 +182,19 @@ pub(crate) fn way_back(images: &[String]) -> String {
     match images {
         [] => "'strata load' or 'strata pull' of an image that has it".to_owned(),
         [name, ..] => format!("'strata pull {name}', or 'strata load' of an archive that has it,"),
+    }
+}
+
+impl Error {
+    /// Tells whether the disk has no room for what was to be done.
+    pub(crate) fn is_no_room(&self) -> bool {
+        let errno = match self {
+            Self::NoRoom { .. } => return true,
+            Self::Sys(error) => Some(error.errno()),
+            Self::Io { source, .. } => errno_of(source),
+            _ => None,
+        };
+        errno.is_some_and(is_no_room)
     }
 }
 

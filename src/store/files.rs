@@ -2,11 +2,19 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::store::error::{Error, Result, io_error};
 use crate::sys;
+
+/// How the name of a file begins that is about to replace another one; it is locked as long as somebody
+/// works on it.
+pub(crate) const TEMPORARY: &str = "file-";
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// Returns a name that nobody else uses, of 16 hex digits.
 pub(crate) fn random_name() -> Result<String> {
@@ -19,6 +27,46 @@ pub(crate) fn create_new(path: &Path, mode: u32) -> Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create_new(true).mode(mode);
     options.open(path).map_err(io_error("create", path))
+}
+
+/// Makes an empty file as [`create_new`] does, at the path that a random name gives, and locks it. As
+/// long as its maker lives it is locked; [`open_if_locked`] removes one that is not.
+pub(crate) fn create_locked(
+    path_of: impl Fn(&str) -> PathBuf,
+    mode: u32,
+) -> Result<(String, PathBuf, File)> {
+    loop {
+        let name = random_name()?;
+        let path = path_of(&name);
+        let file = create_new(&path, mode)?;
+        sys::lock_exclusive(file.as_fd())?;
+        // Who saw it before it was locked has taken its maker for dead.
+        if file.metadata().map_err(io_error("read", &path))?.nlink() > 0 {
+            return Ok((name, path, file));
+        }
+    }
+}
+
+/// Opens a file that its maker keeps locked; none if that is dead, in which case the file is removed.
+pub(crate) fn open_if_locked(path: &Path) -> Result<Option<File>> {
+    let Some(file) = open_if_exists(path)? else { return Ok(None) };
+    if sys::try_lock_exclusive(file.as_fd())? {
+        // With the lock held: a maker that comes to it only now sees that it is gone.
+        remove_if_exists(path)?;
+        return Ok(None);
+    }
+    Ok(Some(file))
+}
+
+/// Tells whether a file was last changed over a day ago; one that is gone was not.
+pub(crate) fn is_old(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path).and_then(|metadata| metadata.modified()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        changed => {
+            let changed = changed.map_err(io_error("read", path))?;
+            Ok(changed.elapsed().unwrap_or_default() > DAY)
+        }
+    }
 }
 
 /// Writes the names of a directory to the disk.
@@ -50,22 +98,22 @@ pub(crate) fn replace_as(
     bytes: &[u8],
     durable: Durable,
 ) -> Result<()> {
-    let temporary = staging.join(format!("file-{}", random_name()?));
-    let mut file = create_new(&temporary, 0o644)?;
-    let write = file.write_all(bytes).and_then(|()| match durable {
+    let (_, temporary, mut file) =
+        create_locked(|name| staging.join(format!("{TEMPORARY}{name}")), 0o644)?;
+    let written = file.write_all(bytes).and_then(|()| match durable {
         Durable::Yes => file.sync_all(),
         Durable::No => Ok(()),
     });
-    write.map_err(io_error("write", &temporary))?;
+    let written = written.map_err(io_error("write", &temporary));
     let parent = path.parent().unwrap_or(path);
     let rename = || match rename_over(staging, &temporary, path) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            ensure_dir(parent)?;
+            make_durable_dir(parent).map_err(io_error("create", parent))?;
             rename_over(staging, &temporary, path)
         }
         other => other,
     };
-    if let Err(error) = rename() {
+    if let Err(error) = written.and_then(|()| rename()) {
         // The first error is the one to tell; what is left in staging is collected later.
         if let Err(also) = fs::remove_file(&temporary) {
             tracing::debug!("{}: {also}", temporary.display());
@@ -89,6 +137,22 @@ pub(crate) fn rename_over(staging: &Path, from: &Path, to: &Path) -> Result<()> 
         }
         other => other.map_err(io_error("write", to)),
     }
+}
+
+/// Makes a directory, with those above it, whose names are on the disk then.
+fn make_durable_dir(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_durable_dir(path.parent().ok_or(error)?)?;
+            match fs::create_dir(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+        }
+        other => other?,
+    }
+    File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 /// Reads a file; none when there is no such file.
@@ -163,5 +227,54 @@ pub(crate) fn list_if_there(path: &Path) -> Result<Vec<String>> {
             Ok(Vec::new())
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_its_maker_has_locked_keeps_its_name_whoever_looks_for_the_dead() {
+        const FILES: usize = 2000;
+        let folder = tempfile::tempdir().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Acquire) {
+                    for name in list(folder.path()).unwrap() {
+                        drop(open_if_locked(&folder.path().join(name)).unwrap());
+                    }
+                }
+            });
+            let kept: Vec<_> = (0..FILES)
+                .map(|_| {
+                    let made = create_locked(|name| folder.path().join(name), 0o600);
+                    let (_, path, file) = made.unwrap();
+                    let found = fs::metadata(&path).map(|found| found.ino()).ok();
+                    (found, file.metadata().unwrap().ino())
+                })
+                .collect();
+            is_over.store(true, Ordering::Release);
+            assert!(kept.iter().all(|(found, made)| *found == Some(*made)), "{kept:?}");
+        });
+        // The dead have left theirs.
+        for name in list(folder.path()).unwrap() {
+            assert!(open_if_locked(&folder.path().join(name)).unwrap().is_none());
+        }
+        assert!(list(folder.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn directories_above_a_new_file_are_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/c/file");
+        for content in ["one", "two"] {
+            replace(folder.path(), &path, content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        assert_eq!(list(folder.path()).unwrap(), ["a"]);
     }
 }

@@ -12,8 +12,15 @@
 //! whose lease ends has a reference by then. One collector works at a time. Where what is needed
 //! cannot be known, because a reference, a document of an image or an index is damaged, nothing is
 //! taken at all: the check (`strata fsck`) mends it with what is still there.
+//!
+//! A disk without room may have none for another name in the trash. What is there then goes through
+//! steps 4 and 5 before the rest is moved: each round is a collection of its own, of what the first
+//! marking has left.
+//!
+//! Chains, layers and blobs are moved before objects, and that they are gone is durable before an object
+//! is deleted. So after a crash no index is there without its objects.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -21,10 +28,13 @@ use std::path::{Path, PathBuf};
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::store::Store;
 use crate::store::containers::remove_tree;
-use crate::store::download::remove_empty;
+use crate::store::download::{DOWNLOAD, remove_unwanted};
 use crate::store::error::{Error, Result, layer_error};
-use crate::store::files::{ensure_dir, list, open_lock, remove_if_exists, rename_if_exists};
-use crate::store::lease::{Claim, is_live, live_claims, remove_nameless};
+use crate::store::files::{
+    TEMPORARY, ensure_dir, is_old, list, list_if_there, open_if_locked, open_lock,
+    remove_if_exists, rename_if_exists, sync_dir,
+};
+use crate::store::lease::{Claim, is_live, live_claims, remove_dead};
 use crate::sys;
 
 /// What a collection removed.
@@ -64,22 +74,35 @@ impl Store {
     /// Removes everything that no reference, container or running process needs.
     pub fn collect(&self) -> Result<Collected> {
         let _lock = self.lock_gc()?;
-        self.sweep_staging()?;
-        let candidates = self.candidates()?;
-        let marks = self.mark()?;
+        self.sweep_dead()?;
+        self.finish_removing()?;
         ensure_dir(&self.layout().trash())?;
-        let mut moved = HashSet::new();
-        for (sort, name) in candidates {
-            if !marks.needs(sort, &name) && self.move_to_trash(sort, &name)? {
-                moved.insert(sort.trashed(&name));
+        let mut unneeded = VecDeque::from(self.candidates()?);
+        let marks = self.mark()?;
+        unneeded.retain(|(sort, name)| !marks.needs(*sort, name));
+        let mut collected = Collected::default();
+        loop {
+            let (moved, stopped) = self.move_to_trash(&mut unneeded);
+            // What an earlier collector left behind when it was killed is looked at again, too. What is
+            // brought back may need more: a manifest its layers, a layer its objects.
+            while self.restore_needed(&self.mark()?)? {}
+            let is_emptied = self.empty_trash(&moved, &mut collected)?;
+            match stopped {
+                Some(error) if !is_emptied || !error.is_no_room() => return Err(error),
+                Some(_) => {}
+                None => break,
             }
         }
-        // What an earlier collector left behind when it was killed is looked at again, too. What is
-        // brought back may need more: a manifest its layers, a layer its objects.
-        while self.restore_needed(&self.mark()?)? {}
-        let collected = self.empty_trash(&moved)?;
         self.forget_gone()?;
         Ok(collected)
+    }
+
+    /// Returns the bytes on the disk that a collection would give back.
+    pub fn unneeded_bytes(&self) -> Result<u64> {
+        let candidates = self.candidates()?;
+        let marks = self.mark()?;
+        let unneeded = candidates.iter().filter(|(sort, name)| !marks.needs(*sort, name));
+        Ok(unneeded.map(|(sort, name)| disk_bytes(&self.place(*sort, name))).sum())
     }
 
     /// Brings an object back that the collector has moved aside; tells whether it did.
@@ -88,10 +111,18 @@ impl Store {
         rename_if_exists(&layout.trashed_object(digest), &layout.object(digest))
     }
 
-    /// Removes what dead processes have left in staging, unless a collector is about to.
+    /// Removes what dead processes were making or removing, unless a collector is about to.
     pub fn sweep(&self) -> Result<()> {
         match self.try_lock_gc()? {
-            Some(_lock) => self.sweep_staging(),
+            Some(_lock) => self.sweep_dead(),
+            None => Ok(()),
+        }
+    }
+
+    /// Does the same, and removes what is left of containers that somebody has not finished removing.
+    pub fn sweep_removed(&self) -> Result<()> {
+        match self.try_lock_gc()? {
+            Some(_lock) => self.sweep_dead().and_then(|()| self.finish_removing()),
             None => Ok(()),
         }
     }
@@ -107,33 +138,47 @@ impl Store {
         Ok(file)
     }
 
-    /// Removes what dead processes have left in staging, and a crash of the machine among containers.
-    fn sweep_staging(&self) -> Result<()> {
+    /// Removes what dead processes were making, their leases, and what they have not finished removing;
+    /// and what a crash of the machine has left among containers.
+    fn sweep_dead(&self) -> Result<()> {
         self.sweep_containers()?;
-        remove_nameless(self)?;
         let dir = self.layout().staging();
-        for name in list(&dir)? {
+        for name in list_if_there(&dir)? {
             let path = dir.join(&name);
-            // A stage has the name of its lease. Single files, and containers that are being
-            // made, are there for moments only; what was downloaded waits for the next pull.
-            let dead = if name.contains('-') { is_old(&path) } else { !is_live(self, &name)? };
-            if name.starts_with("download-") {
-                remove_empty(&path)?;
+            // A stage has the name of its lease.
+            if !name.contains('-') {
+                if !is_live(self, &name)? {
+                    remove_tree(&path)?;
+                }
+                continue;
             }
-            if dead && path.is_dir() {
+            if name.starts_with(TEMPORARY) {
+                drop(open_if_locked(&path)?);
+            } else if name.starts_with(DOWNLOAD) {
+                remove_unwanted(&path)?;
+            } else if is_old(&path)? && path.is_dir() {
                 remove_tree(&path)?;
-            } else if dead {
+            } else if is_old(&path)? {
                 remove_if_exists(&path)?;
             }
         }
-        Ok(())
+        remove_dead(self)?;
+        let trash = self.layout().trash();
+        // Nobody brings back what is not of the collector's.
+        let others =
+            list_if_there(&trash)?.into_iter().filter(|name| parse_trashed(name).is_none());
+        others.map(|name| trash.join(name)).try_for_each(|path| remove_tree(&path))
     }
 
+    /// Returns what there is, in the order in which it may go: an index before what it needs, its recipe
+    /// (`.tar` comes after `.idx`) and its objects.
     fn candidates(&self) -> Result<Vec<(Sort, String)>> {
         let layout = self.layout();
         let mut found = Vec::new();
         let mut add = |sort, dir: &Path| -> Result<()> {
-            found.extend(list(dir)?.into_iter().map(|name| (sort, name)));
+            let mut names = list(dir)?;
+            names.sort();
+            found.extend(names.into_iter().map(|name| (sort, name)));
             Ok(())
         };
         add(Sort::Chain, &layout.chains())?;
@@ -238,14 +283,31 @@ impl Store {
         Ok(())
     }
 
-    fn move_to_trash(&self, sort: Sort, name: &str) -> Result<bool> {
-        rename_if_exists(&self.place(sort, name), &self.trashed(sort, name))
+    /// Moves things to the trash, and takes them off the list. Returns the names that they have there,
+    /// and what has kept the rest from being moved.
+    fn move_to_trash(
+        &self,
+        unneeded: &mut VecDeque<(Sort, String)>,
+    ) -> (HashSet<String>, Option<Error>) {
+        let mut moved = HashSet::new();
+        while let Some((sort, name)) = unneeded.front() {
+            match rename_if_exists(&self.place(*sort, name), &self.trashed(*sort, name)) {
+                Ok(true) => drop(moved.insert(sort.trashed(name))),
+                Ok(false) => {}
+                Err(error) => return (moved, Some(error)),
+            }
+            unneeded.pop_front();
+        }
+        (moved, None)
     }
 
     /// Brings needed things back from the trash, and tells whether there were any.
     fn restore_needed(&self, marks: &Marks) -> Result<bool> {
         let mut any = false;
-        for trashed in list(&self.layout().trash())? {
+        let mut trashed = list(&self.layout().trash())?;
+        // The other way round: objects and recipes before indexes.
+        trashed.sort();
+        for trashed in trashed.into_iter().rev() {
             if let Some((sort, name)) = parse_trashed(&trashed)
                 && marks.needs(sort, name)
             {
@@ -257,10 +319,18 @@ impl Store {
         Ok(any)
     }
 
-    /// Deletes what is in the trash; `moved` is what of it counts as collected, by its name there.
-    fn empty_trash(&self, moved: &HashSet<String>) -> Result<Collected> {
-        let mut collected = Collected::default();
-        for trashed in list(&self.layout().trash())? {
+    /// Deletes what is in the trash, and tells whether there was anything; `moved` is what of it counts as
+    /// collected, by its name there.
+    fn empty_trash(&self, moved: &HashSet<String>, collected: &mut Collected) -> Result<bool> {
+        let trashed = list(&self.layout().trash())?;
+        if trashed.is_empty() {
+            return Ok(false);
+        }
+        let layout = self.layout();
+        for dir in [layout.chains(), layout.layers(), layout.blobs()] {
+            sync_dir(&dir)?;
+        }
+        for trashed in trashed {
             let path = self.layout().trash().join(&trashed);
             let Some((sort, name)) = parse_trashed(&trashed) else {
                 remove_tree(&path)?;
@@ -276,7 +346,7 @@ impl Store {
                 collected.count(sort, name);
             }
         }
-        Ok(collected)
+        Ok(true)
     }
 
     fn place(&self, sort: Sort, name: &str) -> PathBuf {
@@ -350,9 +420,62 @@ pub(crate) fn disk_bytes(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks() * 512)
 }
 
-/// Tells whether a file was last changed over a day ago.
-fn is_old(path: &Path) -> bool {
-    let changed = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
-    let age = changed.map(|changed| changed.elapsed().unwrap_or_default());
-    age.is_ok_and(|age| age.as_secs() > 24 * 3600)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_a_download_that_somebody_is_at_stays_however_old_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let digest = Digest::of(b"x");
+        let path = store.layout().staging().join(format!("{DOWNLOAD}{}", digest.hex()));
+        let download = store.download(digest, 8 << 20, || ()).unwrap();
+        let is_swept_when_old = || {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            store.sweep().unwrap();
+            !path.exists()
+        };
+        fs::write(&path, "what has arrived").unwrap();
+        assert!(!is_swept_when_old());
+        drop(download);
+        // The next pull goes on with it, for a day.
+        fs::write(&path, "what has arrived").unwrap();
+        store.sweep().unwrap();
+        assert!(path.exists());
+        assert!(is_swept_when_old());
+    }
+
+    #[test]
+    fn what_needs_something_goes_before_it_and_comes_back_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let hex = "0".repeat(64);
+        let layout = store.layout();
+        for path in [
+            layout.layers().join(format!("{hex}.tar")),
+            layout.layers().join(format!("{hex}.src")),
+            layout.layers().join(format!("{hex}.idx")),
+            layout.objects().join("00").join(&hex),
+            layout.blobs().join(&hex),
+            layout.chains().join(format!("{hex}.idx")),
+        ] {
+            fs::write(path, "").unwrap();
+        }
+        let names = |found: &[(Sort, String)]| -> Vec<_> {
+            found.iter().map(|(sort, name)| sort.trashed(name)).collect()
+        };
+        let going = names(&store.candidates().unwrap());
+        let at = |name: &str| going.iter().position(|other| other.contains(name)).unwrap();
+        let layer = at("layer-0000");
+        assert!(going[layer].ends_with(".idx"), "{going:?}");
+        assert!(at("chain") < layer && layer < at(".tar") && layer < at("object"), "{going:?}");
+        let mut trashed: Vec<_> = going.clone();
+        trashed.sort();
+        trashed.reverse();
+        let back = |name: &str| trashed.iter().position(|other| other.ends_with(name)).unwrap();
+        let index = format!("layer-{hex}.idx");
+        assert!(back(".tar") < back(&index) && back(&format!("object-{hex}")) < back(&index));
+    }
 }

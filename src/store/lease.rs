@@ -8,8 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +17,7 @@ use parking_lot::Mutex;
 use crate::digest::{DIGEST_LEN, Digest};
 use crate::store::Store;
 use crate::store::error::{Error, Result, io_error};
-use crate::store::files::{create_new, list, open_if_exists, random_name, remove_if_exists};
-use crate::sys;
+use crate::store::files::{create_locked, list, list_if_there, open_if_locked};
 
 /// A thing that is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,24 +90,10 @@ pub struct Lease {
 impl Lease {
     /// Makes an empty lease.
     pub(crate) fn new(store: &Store) -> Result<Self> {
-        loop {
-            let id = random_name()?;
-            let hidden = store.layout().lease(&format!(".{id}"));
-            let path = store.layout().lease(&id);
-            let file = create_new(&hidden, 0o600)?;
-            // It gets its name only when it is locked: a lease with a name and no lock is dead.
-            sys::lock_exclusive(file.as_fd())?;
-            match fs::rename(&hidden, &path) {
-                Ok(()) => {
-                    let held = Arc::clone(store.held());
-                    held.lock().insert(id.clone());
-                    return Ok(Self { id, path, file, held });
-                }
-                // Somebody has cleared the directory.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(io_error("rename", &hidden)(error)),
-            }
-        }
+        let (id, path, file) = create_locked(|id| store.layout().lease(id), 0o600)?;
+        let held = Arc::clone(store.held());
+        held.lock().insert(id.clone());
+        Ok(Self { id, path, file, held })
     }
 
     /// Returns the name of the lease.
@@ -156,22 +140,7 @@ pub(crate) fn read_claims(mut file: File, path: &Path) -> Result<Vec<Claim>> {
     claims.collect::<Option<_>>().ok_or_else(|| Error::Lease { path: path.to_owned() })
 }
 
-/// Removes what is left of leases whose makers died before they had named them. Who is about to name
-/// one makes another when it is gone.
-pub(crate) fn remove_nameless(store: &Store) -> Result<()> {
-    let dir = store.layout().leases();
-    let entries = fs::read_dir(&dir).map_err(io_error("read", &dir))?;
-    for entry in entries {
-        let path = entry.map_err(io_error("read", &dir))?.path();
-        let name = path.file_name().unwrap_or_default();
-        if name.as_encoded_bytes().starts_with(b".") {
-            drop(open_if_locked(&path)?);
-        }
-    }
-    Ok(())
-}
-
-/// Tells whether the lease with this id is held by a process that lives.
+/// Tells whether the lease with this id is held by a process that lives; a dead one is removed.
 pub(crate) fn is_live(store: &Store, id: &str) -> Result<bool> {
     Ok(open_live(store, id)?.is_some())
 }
@@ -181,14 +150,9 @@ pub(crate) fn open_live(store: &Store, id: &str) -> Result<Option<File>> {
     open_if_locked(&store.layout().lease(id))
 }
 
-/// Opens a file that its maker keeps locked; none if that is dead, in which case the file is removed.
-fn open_if_locked(path: &Path) -> Result<Option<File>> {
-    let Some(file) = open_if_exists(path)? else { return Ok(None) };
-    if sys::try_lock_exclusive(file.as_fd())? {
-        remove_if_exists(path)?;
-        return Ok(None);
-    }
-    Ok(Some(file))
+/// Removes the leases of dead processes.
+pub(crate) fn remove_dead(store: &Store) -> Result<()> {
+    list_if_there(&store.layout().leases())?.iter().try_for_each(|id| is_live(store, id).map(drop))
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,7 @@ use crate::store::error::io_error;
 use crate::store::files::{ensure_dir, read_if_exists, replace};
 use crate::store::layout::{DIRECTORIES, Layout};
 use crate::store::objects::Objects;
+use crate::store::refs::UNTAGGED;
 use crate::sys;
 
 /// How often a directory is emptied that somebody fills.
@@ -101,6 +103,8 @@ pub struct Store {
     held: Arc<Mutex<BTreeSet<String>>>,
     /// The files of the downloads that this process is at.
     downloads: Arc<Mutex<BTreeSet<PathBuf>>>,
+    /// What dead processes have left was looked for.
+    has_swept: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -120,7 +124,11 @@ impl Store {
                 }
                 warn_of_others(root)?;
             }
-            None => create(root, &store.layout)?,
+            None => {
+                create(root, &store.layout)?;
+                // Who has begun to make it may have been killed.
+                store.sweep()?;
+            }
         }
         Ok(store)
     }
@@ -131,6 +139,7 @@ impl Store {
             layout: Arc::new(Layout::new(root)),
             held: Arc::default(),
             downloads: Arc::default(),
+            has_swept: Arc::default(),
         }
     }
 
@@ -139,8 +148,12 @@ impl Store {
         self.layout.root()
     }
 
-    /// Makes a place to make layers and blobs in.
+    /// Makes a place to make layers and blobs in. The first one of a process also removes what dead
+    /// processes have left, so that nothing piles up.
     pub fn stage(&self) -> Result<Stage> {
+        if !self.has_swept.swap(true, Ordering::Relaxed) {
+            self.sweep()?;
+        }
         Stage::new(self)
     }
 
@@ -239,6 +252,8 @@ fn create(root: &Path, layout: &Layout) -> Result<()> {
     for dir in DIRECTORIES {
         ensure_dir(&root.join(dir))?;
     }
+    // A full disk may have no room for it later.
+    ensure_dir(&layout.refs().join(UNTAGGED))?;
     for shard in 0..=255_u8 {
         ensure_dir(&layout.objects().join(format!("{shard:02x}")))?;
     }

@@ -5,15 +5,15 @@
 //! name keeps a nameless reference under `_untagged`, until it is pruned.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::image::Reference;
-use crate::store::error::{Error, Result};
-use crate::store::files::{list_if_there, remove_if_exists, replace, sync_dir};
+use crate::store::error::{Error, Result, io_error};
+use crate::store::files::{ensure_dir, list_if_there, remove_if_exists, replace, sync_dir};
 use crate::store::{Store, record};
 
 /// What a reference leads to.
@@ -40,7 +40,7 @@ pub enum RefName {
 
 const TAGS: &str = "_tags";
 const DIGESTS: &str = "_digests";
-const UNTAGGED: &str = "_untagged";
+pub(crate) const UNTAGGED: &str = "_untagged";
 
 impl Store {
     /// Returns where a reference leads; none when it is not set.
@@ -150,8 +150,34 @@ impl Store {
         if self.names_of(old.manifest)?.iter().any(|other| self.ref_path(other) != path) {
             return Ok(());
         }
-        let untagged = RefName::Untagged(old.manifest);
-        replace(&self.layout().staging(), &self.ref_path(&untagged), &record::encode(old))
+        self.keep_nameless(name, old)
+    }
+
+    /// Keeps the image that a name leads to as one without a name, beside that name. It may lose it then.
+    pub fn keep_nameless(&self, name: &RefName, to: &Ref) -> Result<()> {
+        let path = self.ref_path(&RefName::Untagged(to.manifest));
+        let bytes = record::encode(to);
+        match replace(&self.layout().staging(), &path, &bytes) {
+            // Another name of a file that is there takes no room.
+            Err(error) if error.is_no_room() => {
+                self.link_nameless(name, to, &path).map_err(|_| error)
+            }
+            other => other,
+        }
+    }
+
+    fn link_nameless(&self, name: &RefName, to: &Ref, path: &Path) -> Result<()> {
+        let dir = path.parent().unwrap_or(path);
+        ensure_dir(dir)?;
+        match fs::hard_link(self.ref_path(name), path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.map_err(io_error("write", path))?,
+        }
+        if read_ref(path)?.is_none_or(|found| found.manifest != to.manifest) {
+            // The name has got another image in this moment.
+            remove_if_exists(path)?;
+        }
+        sync_dir(dir)
     }
 
     pub(crate) fn ref_path(&self, name: &RefName) -> PathBuf {
@@ -172,7 +198,10 @@ impl Store {
     /// Removes the directories that a removed reference leaves empty.
     fn prune_empty(&self, path: &Path) {
         let root = self.layout().refs();
-        for dir in path.ancestors().skip(1).take_while(|dir| *dir != root) {
+        // That of those without a name stays: a full disk may have no room for another one.
+        let stays = [root.clone(), root.join(UNTAGGED)];
+        for dir in path.ancestors().skip(1).take_while(|dir| stays.iter().all(|other| dir != other))
+        {
             // A directory that is not empty, or that somebody fills right now, stays.
             if let Err(error) = fs::remove_dir(dir) {
                 tracing::debug!("{}: {error}", dir.display());

@@ -26,7 +26,7 @@ use crate::store::files::{list_if_there, open_lock, random_name, replace, sync_d
 use crate::store::refs::readable;
 use crate::store::sums::{self, SUMS};
 use crate::store::walk::walk;
-use crate::store::{Container, ContainerLock, Stage, Store, record};
+use crate::store::{Container, ContainerLock, Store, record};
 use crate::sys::{self, RenameFlags, Stat, Time};
 
 /// How often a snapshot is taken again because something has changed meanwhile.
@@ -103,6 +103,12 @@ impl Store {
         Ok(snapshots)
     }
 
+    /// Returns a path in the writable layer of a container that has changed since a time of its file
+    /// system's clock, or in its last tick.
+    pub fn changed_since(&self, id: &str, begun: Time) -> Result<Option<PathBuf>> {
+        changed_since(&self.upper(id), begun)
+    }
+
     /// Returns where a snapshot keeps the writable layer.
     pub fn snapshot_upper(&self, id: &str, name: &str) -> PathBuf {
         self.snapshot(id, name).join(UPPER)
@@ -114,7 +120,8 @@ impl Store {
     }
 
     /// Takes a snapshot of a container. Without the container's lock something may be changing it:
-    /// then it is taken again, and if that does not help, what has changed is returned.
+    /// then it is taken again, and if that does not help, what has changed is returned. Each time
+    /// `settle` is asked to bring what the kernel holds back of the container's mount.
     ///
     /// # Errors
     /// [`Error::SnapshotTaken`] when there is one of this name.
@@ -124,6 +131,7 @@ impl Store {
         snapshot: &Snapshot,
         owner: Option<&ContainerLock>,
         _lock: &SnapshotLock,
+        settle: &dyn Fn() -> Result<()>,
     ) -> Result<Option<PathBuf>> {
         let Container { id, name, .. } = container;
         let to = self.snapshot(id, &snapshot.name);
@@ -131,13 +139,13 @@ impl Store {
             let (container, name) = (name.clone(), snapshot.name.clone());
             return Err(Error::SnapshotTaken { container, name });
         }
-        let stage = Stage::new(self)?;
+        let stage = self.stage()?;
         let mut base = self.base(id)?;
         let known = base.clone();
         let mut changed = None;
         for number in 0..TRIES {
             let staged = stage.dir().join(format!("snapshot-{number}"));
-            let begun = self.stage_snapshot(id, &staged, base.as_deref())?;
+            let begun = self.stage_snapshot(id, &staged, base.as_deref(), settle)?;
             base = Some(staged);
             changed = match owner {
                 Some(_) => None,
@@ -169,10 +177,19 @@ impl Store {
     }
 
     /// Copies a writable layer, with the files of the base that are the same. Tells when it began.
-    fn stage_snapshot(&self, id: &str, staged: &Path, base: Option<&Path>) -> Result<Time> {
+    fn stage_snapshot(
+        &self,
+        id: &str,
+        staged: &Path,
+        base: Option<&Path>,
+        settle: &dyn Fn() -> Result<()>,
+    ) -> Result<Time> {
         let to = staged.join(UPPER);
         fs::create_dir_all(&to).map_err(io_error("create", &to))?;
         let begun = sys::fstat(sys::open_dir_path(&to)?.as_fd())?.ctime;
+        // What this brings was changed before, and counts as changed since: without such, the copy is
+        // what programs saw at that time.
+        settle()?;
         let known = base.map(read_twins).transpose()?.unwrap_or_default();
         let root = base.map(|base| base.join(UPPER));
         let is_same = |from: Version, base: Version| known.are(base.ino, from);
@@ -198,7 +215,7 @@ impl Store {
         _lock: &SnapshotLock,
     ) -> Result<()> {
         let (upper, snapshot) = (self.upper(id), self.snapshot(id, name));
-        let stage = Stage::new(self)?;
+        let stage = self.stage()?;
         let staged = stage.dir().join(UPPER);
         fs::create_dir(&staged).map_err(io_error("create", &staged))?;
         let known = read_twins(&snapshot)?;
@@ -357,7 +374,7 @@ mod tests {
                 command: None,
                 ephemeral: false,
             };
-            store.create_container(&container).unwrap();
+            store.create_container(&container, |_, _| Ok::<_, Error>(())).unwrap();
             Self { _folder: folder, store, container }
         }
 
@@ -380,7 +397,8 @@ mod tests {
             while now() == before {}
             let lock = self.store.lock_snapshots(&self.container.id)?;
             let owner = self.store.lock_container(&self.container.id)?;
-            self.store.take_snapshot(&self.container, &snapshot(name), Some(&owner), &lock)
+            self.store
+                .take_snapshot(&self.container, &snapshot(name), Some(&owner), &lock, &|| Ok(()))
         }
 
         fn restore(&self, name: &str) {
@@ -543,8 +561,9 @@ mod tests {
             fs::write(place.upper("dir").join(number.to_string()), "x").unwrap();
         }
         let lock = place.store.lock_snapshots(&place.container.id).unwrap();
-        let take =
-            |name: &str| place.store.take_snapshot(&place.container, &snapshot(name), None, &lock);
+        let take = |name: &str| {
+            place.store.take_snapshot(&place.container, &snapshot(name), None, &lock, &|| Ok(()))
+        };
         let done = AtomicBool::new(false);
         let changed = std::thread::scope(|scope| {
             let write = || {

@@ -4,6 +4,10 @@
 //! that a crash at any point leaves consistent: the data is made durable, objects get their names,
 //! the names are made durable, the index gets its name. An object under `objects/` is therefore
 //! always whole, and an index under `layers/` never names an object that is not there.
+//!
+//! What was found and not made has its content on the disk, but its name may not be: who has made it
+//! works at the same time, or was killed before he came to that. So names are made durable by whoever
+//! relies on them.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
@@ -19,7 +23,7 @@ use crate::store::error::{Error, Result, io_error, layer_error};
 use crate::store::files::{create_new, remove_if_exists, rename_over, replace, sync_dir};
 use crate::store::layout::set_apart;
 use crate::store::lease::{Claim, Lease};
-use crate::sys;
+use crate::sys::{self, Time};
 
 /// Up to this many files are made durable one by one; more at once with all that the file system
 /// holds, which is what costs least from there on.
@@ -28,6 +32,7 @@ const SYNC_SINGLY: usize = 32;
 // The files of the layer that is being made, in the directory of the stage.
 const INDEX: &str = "index";
 const RECIPE: &str = "recipe";
+const CLOCK: &str = "clock";
 
 /// So much is written at most before the room on the disk is looked at again.
 const ROOM_STEP: u64 = 64 << 20;
@@ -83,6 +88,15 @@ impl Stage {
     /// Makes a file that is deleted with the stage.
     pub fn scratch(&self, name: &str) -> Result<File> {
         create_new(&self.dir.join(name), 0o600)
+    }
+
+    /// Returns the time that the file system gives to what is changed now.
+    pub fn clock(&self) -> Result<Time> {
+        let file = self.scratch(CLOCK)?;
+        let now = sys::fstat(file.as_fd())?.ctime;
+        let path = self.dir.join(CLOCK);
+        fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        Ok(now)
     }
 
     /// Makes the files for a new layer. The one before must be kept, published or given up.
@@ -146,13 +160,18 @@ impl Stage {
         Ok(())
     }
 
-    /// Merges layers that are in the store, and publishes the chain. Does nothing when it is there
-    /// and sound.
+    /// Makes durable that layers are in the store which somebody else has published, perhaps just now.
+    pub fn settle_layers(&self) -> Result<()> {
+        sync_dir(&self.store.layout().layers())
+    }
+
+    /// Merges layers that are in the store, and publishes the chain. One that is there and sound is left
+    /// as it is.
     pub fn publish_chain(&mut self, layers: &[DiffId]) -> Result<()> {
         let chain = ChainId::of(layers);
         self.lease.claim(Claim::Chain(chain.0))?;
         match self.store.verified_chain(chain) {
-            Ok(true) => return Ok(()),
+            Ok(true) => return sync_dir(&self.store.layout().chains()),
             Ok(false) => {}
             Err(error) => tracing::warn!("{error}; it is made again"),
         }
@@ -171,9 +190,12 @@ impl Stage {
         let digest = Digest::of(bytes);
         self.lease.claim(Claim::Blob(digest))?;
         let path = self.store.layout().blob(digest);
-        if !matches!(fs::read(&path), Ok(found) if found == bytes) {
-            replace(&self.dir, &path, bytes)?;
-            remove_if_exists(&set_apart(&path))?;
+        match fs::read(&path) {
+            Ok(found) if found == bytes => sync_dir(&self.store.layout().blobs())?,
+            _ => {
+                replace(&self.dir, &path, bytes)?;
+                remove_if_exists(&set_apart(&path))?;
+            }
         }
         Ok(digest)
     }
@@ -219,8 +241,10 @@ impl Stage {
             if !path.exists() && !self.store.bring_back(*digest)? {
                 return Err(Error::ObjectVanished(*digest));
             }
+            // Who has made them may not have come to this yet, or may have been killed before.
+            shards.extend(path.parent().map(Path::to_owned));
         }
-        if staged.len() > SYNC_SINGLY {
+        if shards.len() > SYNC_SINGLY {
             let dir = File::open(layout.objects()).map_err(io_error("open", &layout.objects()))?;
             sys::sync_fs(&dir)?;
         } else {

@@ -222,7 +222,7 @@ fn a_damaged_record_hides_no_other_and_nothing_is_collected_meanwhile() {
     assert!(matches!(store.collect().unwrap_err(), Error::Record { .. }));
     fs::write(&path, good).unwrap();
     let made = container("c", image);
-    store.create_container(&made).unwrap();
+    store.create_container(&made, |_, _| Ok::<_, Error>(())).unwrap();
     let config = store.root().join("containers").join(&made.id).join("config.json");
     fs::write(&config, "{}").unwrap();
     assert_eq!(store.containers().unwrap(), []);
@@ -300,25 +300,75 @@ fn an_image_that_loses_its_last_name_becomes_untagged() {
     assert!(!names(&store).contains(&untagged));
 }
 
+fn make_container(store: &Store, container: &Container) -> Result<()> {
+    store.create_container(container, |_, _| Ok(()))
+}
+
 #[test]
 fn names_of_containers_are_unique() {
     let (_folder, store) = store();
     let first = container("first", Digest::of(b"x"));
-    store.create_container(&first).unwrap();
+    make_container(&store, &first).unwrap();
     let clash = Container { id: "f".repeat(64), ..first.clone() };
-    assert!(matches!(store.create_container(&clash).unwrap_err(), Error::NameTaken { .. }));
+    assert!(matches!(make_container(&store, &clash).unwrap_err(), Error::NameTaken { .. }));
     let second = container("second", Digest::of(b"x"));
-    store.create_container(&second).unwrap();
+    make_container(&store, &second).unwrap();
     let mut names: Vec<_> = store.containers().unwrap().into_iter().map(|c| c.name).collect();
     names.sort();
     assert_eq!(names, ["first", "second"]);
 }
 
 #[test]
+fn regression_a_container_has_what_belongs_into_it_or_is_not_there() {
+    let (_folder, store) = store();
+    let made = container("c", Digest::of(b"x"));
+    let refused = store.create_container(&made, |_, _| Err(Error::NoBlob(Digest::of(b"x"))));
+    assert!(matches!(refused, Err(Error::NoBlob(_))));
+    let prepare = |upper: &std::path::Path, work: &std::path::Path| -> Result<()> {
+        assert_eq!(store.containers().unwrap(), []);
+        fs::write(upper.join("file"), "content").unwrap();
+        assert!(work.is_dir());
+        Ok(())
+    };
+    store.create_container(&made, prepare).unwrap();
+    assert_eq!(fs::read(store.upper(&made.id).join("file")).unwrap(), b"content");
+    for dir in ["staging", "leases"] {
+        assert_eq!(files_below(&store.root().join(dir)), 0, "{dir}");
+    }
+}
+
+#[test]
+fn regression_what_the_dead_were_removing_goes_with_the_next_command() {
+    let (_folder, store) = store();
+    make_container(&store, &container("c", Digest::of(b"x"))).unwrap();
+    let root = store.root();
+    for dir in ["trash/container-1/upper", "trash/snapshot-2/upper", "containers/3/upper"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    fs::write(root.join("containers/3/config.removed"), "").unwrap();
+    // Of this one the directory was to go.
+    fs::create_dir(root.join("containers/5")).unwrap();
+    // One that has lost its configuration in another way is left to a person.
+    fs::create_dir_all(root.join("containers/4/upper")).unwrap();
+    fs::write(root.join("leases/0123456789abcdef"), "").unwrap();
+    fs::write(root.join("staging/file-0123456789abcdef"), "").unwrap();
+    fs::write(root.join("trash/object-4"), "").unwrap();
+    store.sweep_removed().unwrap();
+    for dir in ["leases", "staging"] {
+        assert_eq!(files_below(&root.join(dir)), 0, "{dir}");
+    }
+    let names = |dir: &str| crate::store::files::list(&root.join(dir)).unwrap();
+    assert_eq!(names("trash"), ["object-4"]);
+    let mut containers = names("containers");
+    containers.sort();
+    assert_eq!(containers, [container("c", Digest::of(b"x")).id.as_str(), "4"]);
+}
+
+#[test]
 fn a_container_has_one_owner_at_a_time() {
     let (_folder, store) = store();
     let made = container("c", Digest::of(b"x"));
-    store.create_container(&made).unwrap();
+    make_container(&store, &made).unwrap();
     let lock = store.lock_container(&made.id).unwrap();
     let state = MountState {
         target: "/mnt".into(),
@@ -352,7 +402,7 @@ fn what_a_crash_of_the_machine_leaves_of_a_mount_is_swept() {
     let mount = Container { ephemeral: true, ..container("mount", Digest::of(b"x")) };
     let work = container("work", Digest::of(b"x"));
     for made in [&mount, &work] {
-        store.create_container(made).unwrap();
+        store.create_container(made, |_, _| Ok::<_, Error>(())).unwrap();
         // Of what was not made durable the name may be there and nothing else.
         let record = store.root().join("containers").join(&made.id).join("config.json");
         fs::write(record, [0; 3]).unwrap();
@@ -412,7 +462,7 @@ fn collecting_leaves_what_a_lease_or_a_container_uses() {
     lease.claim(Claim::Image(image)).unwrap();
     drop(stage);
     assert_eq!(store.collect().unwrap(), Collected::default());
-    store.create_container(&container("c", image)).unwrap();
+    make_container(&store, &container("c", image)).unwrap();
     drop(lease);
     assert_eq!(store.collect().unwrap(), Collected::default());
     let id = container("c", image).id;

@@ -108,12 +108,12 @@ mod tests {
         let layer = store.image(image).unwrap().layers()[0];
         store.add_source(layer, (Digest::of(b"gz"), 2, "gzip"), "docker.io/library/a").unwrap();
         let made = container("box", image);
-        store.create_container(&made).unwrap();
+        store.create_container(&made, |_, _| Ok::<_, Error>(())).unwrap();
         let snapshots = store.lock_snapshots(&made.id).unwrap();
         let owner = store.lock_container(&made.id).unwrap();
         let created = jiff::Timestamp::UNIX_EPOCH;
         let snapshot = Snapshot { name: "1".to_owned(), created, message: None, before_undo: None };
-        store.take_snapshot(&made, &snapshot, Some(&owner), &snapshots).unwrap();
+        store.take_snapshot(&made, &snapshot, Some(&owner), &snapshots, &|| Ok(())).unwrap();
         let said = |store: &Store| {
             let references: Vec<(RefName, Ref)> = store.references().unwrap();
             let snapshots = store.snapshots(&made.id).unwrap();

@@ -34,6 +34,17 @@ impl Error {
     }
 }
 
+/// Tells whether an error number says that there is no room for what was to be written.
+pub const fn is_no_room(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOSPC | Errno::EDQUOT)
+}
+
+/// Returns the error number that an I/O error was made of, also when it went through [`Error`].
+pub fn errno_of(error: &io::Error) -> Option<Errno> {
+    let ours = || error.get_ref()?.downcast_ref::<Error>().map(Error::errno);
+    error.raw_os_error().map(Errno::from_raw).or_else(ours)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({:?})", self.call, self.errno.desc(), self.errno)
@@ -74,6 +85,10 @@ mod tests {
     fn an_error_prints_the_call_and_the_reason() {
         let error = Error::new("mkdirat(7, \"a\")", Errno::EEXIST);
         assert_eq!(error.to_string(), "mkdirat(7, \"a\"): File exists (EEXIST)");
-        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::AlreadyExists);
+        let carried = io::Error::from(error);
+        assert_eq!(carried.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(errno_of(&carried), Some(Errno::EEXIST));
+        assert_eq!(errno_of(&io::Error::from_raw_os_error(28)), Some(Errno::ENOSPC));
+        assert_eq!(errno_of(&io::Error::other("text")), None);
     }
 }

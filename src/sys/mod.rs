@@ -36,7 +36,7 @@ pub use child::{die_with_parent, kill, kill_group, lead_group, run_in_root};
 pub use context::{MountContext, UnplacedMount, mount_overlay};
 pub use cpu::{Cpus, pin_to_cpu};
 pub use dir::{DirStream, RawEntry};
-pub use error::{Errno, Error, Result};
+pub use error::{Errno, Error, Result, errno_of, is_no_room};
 pub use fd::{
     allocate, check_written_back, clone_range, copy_range, dup, open, open_beneath, open_dir_path,
     open_path, open_plain, open_tmpfile, punch_flags, reopen, seek_data, seek_hole, sync_fs,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use parking_lot::Mutex;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
+use crate::cli::error::told;
 use crate::cli::explore::files::Files;
 use crate::cli::explore::input::Input;
 use crate::cli::explore::pager::{MOST_BYTES, Pager};
@@ -257,7 +258,7 @@ impl Model {
 
     fn tell(&mut self, done: Result<()>) {
         if let Err(error) = done {
-            self.message = Some(Message::Failed(escaped(error.told().as_bytes())));
+            self.message = Some(Message::Failed(escaped(told(&error).as_bytes())));
         }
     }
 }

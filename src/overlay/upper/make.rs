@@ -1,4 +1,5 @@
-//! Making files: in place where nothing is in the way, else in the work directory and then moved.
+//! Making files: in place where nothing is in the way and one call makes all of it, else elsewhere and then
+//! moved. So whatever has a name is whole, also when the server dies.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -9,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::upper::owner::{Changed, STAND_IN};
-use crate::overlay::upper::{Mark, Meta, Upper};
-use crate::sys::{self, Errno, RenameFlags, SetXattr, Stat, XattrTarget, open_flags};
+use crate::overlay::upper::{Mark, Meta, Owners, Upper};
+use crate::sys::{self, Errno, RenameFlags, SetXattr, Stat, XattrTarget, mode, open_flags};
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +82,9 @@ impl Upper {
         meta: Meta,
         mask: Mask,
     ) -> Result<(OwnedFd, Stat)> {
+        if !self.is_made_whole(new, meta) {
+            return self.make_and_name(dir, name, new, meta, mask);
+        }
         let meta = mask.apply(meta);
         let fd = self.make_raw(dir, name, new, meta)?;
         match self.finish(fd.as_fd(), new, meta, mask) {
@@ -90,6 +94,61 @@ impl Upper {
                 Err(error)
             }
         }
+    }
+
+    /// Tells whether the call that makes a file gives it all that it is to have.
+    fn is_made_whole(&self, new: New<'_>, meta: Meta) -> bool {
+        let is_device = matches!(new, New::Node(Kind::Character, 0));
+        self.owners() == Owners::Native
+            && (meta.uid, meta.gid) == sys::effective_ids()
+            && meta.mode & (mode::SET_UID | mode::SET_GID) == 0
+            && !is_device
+    }
+
+    /// Makes a file that has no name before it has all that it is to have.
+    fn make_and_name(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        new: New<'_>,
+        meta: Meta,
+        mask: Mask,
+    ) -> Result<(OwnedFd, Stat)> {
+        let kind = new.kind();
+        let fd = self.make_then_name(dir, name, new, meta, mask)?;
+        let stat = sys::fstat(fd.as_fd())?;
+        let mut meta = mask.apply(meta);
+        if mask == Mask::Acl {
+            meta.mode = meta.mode & 0o7000 | stat.mode & 0o777;
+        }
+        Ok((fd, self.shown_as_made(stat, kind, meta)))
+    }
+
+    fn make_then_name(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        new: New<'_>,
+        meta: Meta,
+        mask: Mask,
+    ) -> Result<OwnedFd> {
+        if matches!(new, New::File) {
+            match self.make_nameless(dir, meta, mask) {
+                Ok(fd) => {
+                    sys::link_fd(fd.as_fd(), dir, name)?;
+                    return Ok(fd);
+                }
+                Err(Error::Sys(error)) if has_no_nameless(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let umask = match mask {
+            Mask::Bits(umask) => umask,
+            Mask::Acl => 0,
+        };
+        let aside = self.make_aside(dir, new, meta, umask)?;
+        self.place_new(&aside, dir, name)?;
+        Ok(aside.fd)
     }
 
     /// Makes a file in the work directory, as it would be made in `dir`.
@@ -155,11 +214,7 @@ impl Upper {
     pub(crate) fn open_nameless(&self) -> Result<Option<OwnedFd>> {
         match sys::open_tmpfile(self.work(), 0o600) {
             Ok(fd) => Ok(Some(fd)),
-            Err(error)
-                if matches!(error.errno(), Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) =>
-            {
-                Ok(None)
-            }
+            Err(error) if has_no_nameless(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -326,6 +381,11 @@ impl Upper {
             tracing::warn!("{error}");
         }
     }
+}
+
+/// Tells whether a file system says that it has no files without a name.
+fn has_no_nameless(error: &sys::Error) -> bool {
+    matches!(error.errno(), Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL)
 }
 
 fn create_file(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<OwnedFd> {

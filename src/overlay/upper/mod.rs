@@ -101,6 +101,13 @@ pub(crate) enum Child {
     There(Stat),
 }
 
+impl Child {
+    /// Tells whether it is a directory.
+    pub(crate) const fn is_dir(&self) -> bool {
+        matches!(self, Self::There(stat) if stat.is_dir())
+    }
+}
+
 const WORK_NAME: &str = "work";
 const INDEX_NAME: &str = "strata-index";
 

@@ -15,7 +15,7 @@ use crate::layer::{
     EntryKind, Kind, RawSink, Segment, TarEntry, TarMeta, TarReader, components, join_path,
 };
 use crate::overlay::{Ino, Item, ItemReader};
-use crate::service::error::{Error, Result};
+use crate::service::error::{Error, Result, if_there};
 use crate::sys::{self, DirStream, Stat, XattrTarget, mode, open_flags};
 
 /// Gives a content piece by piece, without its holes.
@@ -75,7 +75,7 @@ pub(crate) fn walk_tree(top: Item<'_>, visit: &mut dyn Visit) -> Result<()> {
     let mut first_names: HashMap<Ino, Vec<u8>> = HashMap::new();
     let mut pending = vec![(Vec::new(), top)];
     while let Some((path, item)) = pending.pop() {
-        let attr = item.attr()?;
+        let Some(attr) = if_there(item.attr())? else { continue };
         let kind = attr.kind();
         if kind == Kind::Socket {
             visit.left_out(&path, SOCKET);
@@ -89,28 +89,35 @@ pub(crate) fn walk_tree(top: Item<'_>, visit: &mut dyn Visit) -> Result<()> {
             size: if kind == Kind::Regular { attr.size } else { 0 },
             ..TarMeta::new(path.clone(), kind, attr.mode & mode::PERMISSIONS)
         };
-        if kind != Kind::Directory && attr.nlink > 1 {
-            if let Some(first) = first_names.get(&attr.ino) {
-                visit.file(&meta, Some(first), &mut Empty)?;
-                continue;
-            }
-            first_names.insert(attr.ino, path.clone());
+        if kind != Kind::Directory
+            && attr.nlink > 1
+            && let Some(first) = first_names.get(&attr.ino)
+        {
+            visit.file(&meta, Some(first), &mut Empty)?;
+            continue;
         }
-        for (name, value) in item.xattrs()? {
-            meta.xattrs.insert(name.as_bytes().to_vec(), value);
-        }
+        let Some(xattrs) = if_there(item.xattrs())? else { continue };
+        let xattrs = xattrs.into_iter();
+        meta.xattrs = xattrs.map(|(name, value)| (name.as_bytes().to_vec(), value)).collect();
         match kind {
-            Kind::Regular => visit.file(&meta, None, &mut item.open()?)?,
+            Kind::Regular => {
+                let Some(mut content) = if_there(item.open())? else { continue };
+                visit.file(&meta, None, &mut content)?;
+            }
             Kind::Symlink => {
-                meta.target = item.read_link()?.as_bytes().to_vec();
+                let Some(target) = if_there(item.read_link())? else { continue };
+                meta.target = target.as_bytes().to_vec();
                 visit.file(&meta, None, &mut Empty)?;
             }
             _ => visit.file(&meta, None, &mut Empty)?,
         }
         if kind == Kind::Directory {
-            for (name, child) in item.children()?.into_iter().rev() {
+            let children = if_there(item.children())?.unwrap_or_default();
+            for (name, child) in children.into_iter().rev() {
                 pending.push((join_path(&path, name.as_bytes()), child));
             }
+        } else if attr.nlink > 1 {
+            first_names.insert(attr.ino, path);
         }
     }
     Ok(())

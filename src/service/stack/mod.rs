@@ -12,6 +12,7 @@ use crate::overlay::{DirsLower, LowerDirs, Overlay, Owners, Redirects, Sync, Upp
 use crate::service::error::Result;
 use crate::service::mount::absolute;
 use crate::service::runs_as_root;
+use crate::service::umount::clear_way;
 use crate::sys;
 
 pub use options::{Ignored, StackOptions};
@@ -59,6 +60,12 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
     sys::block_end_signals()?;
     sys::keep_little_memory()?;
     let target = absolute(&request.target)?;
+    if clear_way(&target)? {
+        tracing::warn!(
+            "the process that served {} has died; its mount is cleared",
+            target.display()
+        );
+    }
     let lower_dirs = LowerDirs {
         dirs: options.lower.clone(),
         data_only: options.data_only.clone(),

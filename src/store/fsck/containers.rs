@@ -14,9 +14,10 @@ use crate::store::sums::{self, SUMS};
 use crate::store::{Container, MountState, Snapshot, record};
 
 /// What the directory of a container may have.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "config.json",
     "config.json.bad",
+    "config.removed",
     "lock",
     "log",
     "snapshots",
@@ -27,6 +28,14 @@ const NAMES: [&str; 9] = [
 ];
 
 const ID_DIGITS: usize = 64;
+
+/// Tells whether a directory is what is left of a container that is being removed, on a disk that has no
+/// room for its name in the trash.
+fn is_being_removed(path: &Path) -> bool {
+    let is_empty = || path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    let is_there = |name: &str| path.join(name).symlink_metadata().is_ok();
+    !is_there("config.json") && (is_there("config.removed") || is_empty())
+}
 
 impl Check {
     pub(crate) fn check_containers(&self, faults: &mut Vec<Fault>) -> Result<()> {
@@ -56,7 +65,7 @@ impl Check {
     }
 
     fn check_container(&self, id: &str, path: &Path, faults: &mut Vec<Fault>) -> Result<()> {
-        if self.store.is_left_container(id) {
+        if self.store.is_left_container(id) || is_being_removed(path) {
             // The next that makes something sweeps it.
             return Ok(());
         }

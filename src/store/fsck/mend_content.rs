@@ -16,7 +16,7 @@ use crate::store::files::{create_new, random_name, rename_over, sync_dir};
 use crate::store::fsck::mend::{BIT_TURNED, Outcome};
 use crate::store::fsck::{Check, Fault, Part};
 use crate::store::layout::set_apart;
-use crate::store::{Claim, Source};
+use crate::store::{Claim, Source, Stage};
 
 const UNNEEDED: &str = "it was removed: nothing needs it";
 
@@ -112,7 +112,7 @@ impl Check {
     }
 
     fn index_from_tar(&self, layer: DiffId, path: &Path) -> Result<bool> {
-        let mut stage = self.store.stage()?;
+        let mut stage = Stage::new(&self.store)?;
         stage.claim(Claim::Layer(layer.0))?;
         let file = File::open(path).map_err(io_error("open", path))?;
         let index = Index::open(&file).map_err(layer_error(path))?;

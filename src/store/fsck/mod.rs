@@ -192,7 +192,7 @@ impl Store {
         }
         Ok(Check {
             store: self.clone(),
-            stage: Mutex::new(self.stage()?),
+            stage: Mutex::new(Stage::new(self)?),
             scope: scope.image,
             owner: root.uid(),
             known: Known::default(),

@@ -45,7 +45,7 @@ impl Rich {
         store.pin(image).unwrap();
         store.note_use(image).unwrap();
         let made = container("box", image);
-        store.create_container(&made).unwrap();
+        store.create_container(&made, |_, _| Ok::<_, crate::store::Error>(())).unwrap();
         let owner = store.lock_container(&made.id).unwrap();
         let state = crate::store::MountState {
             target: "/mnt".into(),
@@ -67,7 +67,7 @@ impl Rich {
         for name in ["1", "2"] {
             let (name, created) = (name.to_owned(), Timestamp::UNIX_EPOCH);
             let snapshot = Snapshot { name, created, message: None, before_undo: None };
-            store.take_snapshot(&made, &snapshot, Some(&owner), &snapshots).unwrap();
+            store.take_snapshot(&made, &snapshot, Some(&owner), &snapshots, &|| Ok(())).unwrap();
         }
         // Only in the snapshots: it cannot be taken from the container.
         fs::write(store.upper(&made.id).join("dir/file"), "changed again").unwrap();

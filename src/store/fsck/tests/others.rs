@@ -35,13 +35,13 @@ fn nothing_is_told_of_what_others_are_doing() {
         scope.spawn(|| {
             busy(&|number| {
                 let made = container(&format!("passing {number}"), rich.image);
-                store.create_container(&made).unwrap();
+                store.create_container(&made, |_, _| Ok::<_, Error>(())).unwrap();
                 let lock = store.lock_container(&made.id).unwrap();
                 let snapshots = store.lock_snapshots(&made.id).unwrap();
                 fs::write(store.upper(&made.id).join("f"), "x").unwrap();
                 let (name, created) = ("1".to_owned(), Timestamp::UNIX_EPOCH);
                 let snapshot = Snapshot { name, created, message: None, before_undo: None };
-                store.take_snapshot(&made, &snapshot, Some(&lock), &snapshots).unwrap();
+                store.take_snapshot(&made, &snapshot, Some(&lock), &snapshots, &|| Ok(())).unwrap();
                 store.remove_snapshot(&made.id, "1", &snapshots).unwrap();
                 store.remove_container(&made.id, &lock).unwrap();
             });
