@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::common::{Session, Who, differences, mounts_below, spawn, tree_of};
+use crate::common::{Session, Who, differences, mounts_below, script, spawn, tree_of};
 
 /// How many files each of the workers has.
 const FILES: usize = 400;
@@ -211,4 +211,34 @@ fn an_upper_that_was_volatile_when_its_server_died_is_refused() {
     assert!(said.contains("work/incompat/volatile"), "{said}");
     fs::remove_dir(&mark).unwrap();
     session.run(&["overlay", "-o", options, "mount"]);
+}
+
+#[test]
+fn regression_a_crash_between_a_copy_and_its_name_leaves_the_count_of_names() {
+    let session = Session::new(Who::Root);
+    let [lower, upper, work, mount] =
+        ["lower", "upper", "work", "mount"].map(|name| session.dir(name));
+    script("echo one > a && ln a b && ln a c", &lower);
+    let options = "lowerdir=lower,upperdir=upper,workdir=work";
+    let begin = || drop(session.run(&["overlay", "-o", options, "mount"]));
+    begin();
+    fs::write(mount.join("a"), "two\n").unwrap();
+    session.unmount("mount");
+    // As it was when the copy was in the index and had no name yet.
+    fs::remove_file(upper.join("a")).unwrap();
+    let index = fs::read_dir(work.join("strata-index")).unwrap().next().expect("the copy");
+    xattr::set(index.unwrap().path(), "trusted.overlay.strata.links", b"=3").unwrap();
+    for names in [&["a", "b", "c"][..], &["a", "b", "c", "d"]] {
+        begin();
+        for name in names {
+            let path = mount.join(name);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "two\n", "{name}");
+            assert_eq!(fs::metadata(&path).unwrap().nlink(), names.len() as u64, "{name}");
+        }
+        if names.len() == 3 {
+            // A link that it gets counts.
+            fs::hard_link(mount.join("b"), mount.join("d")).unwrap();
+        }
+        session.unmount("mount");
+    }
 }

@@ -21,7 +21,7 @@ use crate::overlay::lower::{Lower, LowerAttr, LowerFile, LowerId};
 use crate::overlay::node::{Name, Node};
 use crate::overlay::open::Content;
 use crate::overlay::place::Place;
-use crate::overlay::upper::{Mark, Meta, New, Temporary, Upper};
+use crate::overlay::upper::{KeptLinks, Mark, Meta, New, Temporary, Upper};
 use crate::sys::{self, Errno, SetTime, SetXattr, XattrTarget, mode, open_flags};
 
 /// What of a file has to be in the upper.
@@ -158,6 +158,9 @@ impl Overlay {
         let inode = sys::fstat(copy.fd.as_fd())?.ino;
         let more_links = self.add_to_index(&copy, id, &names)?;
         self.place_copy(upper, &copy, id, &names)?;
+        if let Some(more) = more_links {
+            self.note_links(copy.fd.as_fd(), KeptLinks::More(more))?;
+        }
         let pin = if names.is_empty() {
             upper.forget_name(&copy)?;
             Some(Arc::new(sys::dup(copy.fd.as_fd())?))

@@ -5,7 +5,7 @@
 //! union shows is kept with the copy, as what it has more than links in the upper.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::layer::Kind;
@@ -14,7 +14,7 @@ use crate::overlay::copy_up::{Need, keeping_times};
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::{Name, Node};
-use crate::overlay::upper::{Child, Mark, Temporary};
+use crate::overlay::upper::{Child, KeptLinks, Mark, Temporary};
 use crate::sys::{self, Errno, XattrTarget};
 
 impl Overlay {
@@ -35,7 +35,8 @@ impl Overlay {
     }
 
     /// Puts a copy into the index, if it is one of a file with unknown names. `names` are those that
-    /// the copy is about to get. Returns how many more names the union shows.
+    /// the copy is about to get. Returns how many more names the union shows, which is to be noted
+    /// ([`Self::note_links`]) when it has them.
     pub(crate) fn add_to_index(
         &self,
         copy: &Temporary,
@@ -50,7 +51,7 @@ impl Overlay {
         let known = i64::try_from(names.len()).unwrap_or(i64::MAX);
         let more = all - known - 1;
         let (fd, (index, name)) = (copy.fd.as_fd(), upper.in_index(id.0)?);
-        upper.namespace().set(XattrTarget::Fd(fd), Mark::MoreLinks, more.to_string().as_bytes())?;
+        self.note_links(fd, KeptLinks::All(all))?;
         match sys::link_fd(fd, index.as_fd(), &name) {
             // A crash came before the copy that is there got a name.
             Err(error) if error.errno() == Errno::EEXIST => {
@@ -69,13 +70,20 @@ impl Overlay {
         dir: &Arc<Node>,
         name: &OsStr,
     ) -> Result<()> {
-        let is_indexed = node.state.lock().more_links.is_some();
-        if !is_indexed || !matches!(self.upper_child(dir, name)?, Child::Nothing) {
+        let Some(more) = node.state.lock().more_links else { return Ok(()) };
+        if !matches!(self.upper_child(dir, name)?, Child::Nothing) {
             return Ok(());
         }
         let (file, _) = self.open_node(node)?;
         let dir_fd = self.dir_fd(dir)?;
-        keeping_times(dir_fd.as_fd(), || Ok(sys::link_fd(file.as_fd(), dir_fd.as_fd(), name)?))?;
+        let all = i64::try_from(sys::fstat(file.as_fd())?.nlink).unwrap_or(i64::MAX) + more;
+        // The name is shown already, and a crash may come before the next note.
+        self.note_links(file.as_fd(), KeptLinks::All(all))?;
+        let link = || Ok(sys::link_fd(file.as_fd(), dir_fd.as_fd(), name)?);
+        if let Err(error) = keeping_times(dir_fd.as_fd(), link) {
+            self.note_links(file.as_fd(), KeptLinks::More(more))?;
+            return Err(error);
+        }
         node.add_name(dir, name);
         self.shows_one_less(node)
     }
@@ -89,8 +97,13 @@ impl Overlay {
             *more
         };
         let (file, _) = self.open_node(node)?;
+        self.note_links(file.as_fd(), KeptLinks::More(more))
+    }
+
+    /// Notes how many names the union shows of a file of the index.
+    pub(crate) fn note_links(&self, file: BorrowedFd<'_>, links: KeptLinks) -> Result<()> {
         let namespace = self.changeable()?.namespace();
-        namespace.set(XattrTarget::Fd(file.as_fd()), Mark::MoreLinks, more.to_string().as_bytes())
+        namespace.set(XattrTarget::Fd(file), Mark::Links, links.text().as_bytes())
     }
 
     /// Takes a file out of the index when the union shows no name of it any more; tells whether.

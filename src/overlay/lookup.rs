@@ -183,9 +183,10 @@ impl Overlay {
             // The file itself is a hole.
             return Err(Error::NoContent);
         }
+        let links = marks.links.filter(|_| upper.has_index());
         let state = State {
             content_in_lower: marks.metacopy && has_lower,
-            more_links: marks.more_links.filter(|_| upper.has_index()),
+            more_links: links.map(|kept| kept.more_than(stat.nlink)),
             dir: DirState {
                 xattr_whiteouts: marks.xattr_whiteouts,
                 impure: marks.impure,
@@ -333,7 +334,7 @@ impl Overlay {
         let state = || State {
             upper: Some(stat.ino),
             content_in_lower: marks.metacopy,
-            more_links: Some(marks.more_links.unwrap_or(0)),
+            more_links: Some(marks.links.map_or(0, |kept| kept.more_than(stat.nlink))),
             ..State::default()
         };
         let (ino, kind) = (self.ino_of(id), Kind::of(upper.shown(stat, &marks).mode));

@@ -24,6 +24,8 @@ impl Overlay {
         }
         let dir = self.upper_dir(&dir)?;
         self.copy_up_to_count(&node)?;
+        // So it goes in one step with what is counted.
+        self.name_in_upper(&node, &dir, name)?;
         let _change = node.change.lock();
         self.remove_locked(&dir, name, &node)
     }

@@ -78,11 +78,12 @@ impl Overlay {
         self.name_in_upper(&node, &from.dir, name)?;
         if let Some(target) = &target {
             self.copy_up_to_count(target)?;
+            // So it goes in one step with what is counted.
+            self.name_in_upper(target, &to.dir, new_name)?;
         }
         match (target, how) {
             (Some(target), Rename::Exchange) => {
                 self.copy_up(&target, Need::Metadata)?;
-                self.name_in_upper(&target, &to.dir, new_name)?;
                 with_both(&node, Some(&target), || {
                     self.exchange_locked(&node, &from, &target, &to)
                 })?;

@@ -52,9 +52,8 @@ pub(crate) enum Mark {
     Redirects,
     /// A device stands for the device 0/0, which would be a whiteout.
     Device,
-    /// How many more names the union shows of a file than it has links here: those that only the
-    /// lower has, less the one in the index.
-    MoreLinks,
+    /// How many names the union shows of a file of the index; see [`KeptLinks`].
+    Links,
 }
 
 impl Mark {
@@ -68,7 +67,7 @@ impl Mark {
             Self::Origin => "strata.origin",
             Self::Redirects => "strata.redirects",
             Self::Device => "strata.device",
-            Self::MoreLinks => "strata.links",
+            Self::Links => "strata.links",
         }
     }
 }
@@ -86,6 +85,40 @@ pub(crate) enum Namespace {
     Guarded,
 }
 
+/// What is kept of how many names the union shows of a file whose names are not all in the upper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeptLinks {
+    /// So many more than it has links here: those that only the lower has, less the one in the index.
+    More(i64),
+    /// So many, whatever links it has: it was about to get one for a name that is shown already.
+    All(i64),
+}
+
+impl KeptLinks {
+    fn parse(value: &[u8]) -> Option<Self> {
+        match value.strip_prefix(b"=") {
+            Some(all) => parse_decimal(all).map(Self::All),
+            None => parse_decimal(value).map(Self::More),
+        }
+    }
+
+    /// Returns how many more names the union shows than these links.
+    pub(crate) fn more_than(self, links: u64) -> i64 {
+        match self {
+            Self::More(more) => more,
+            Self::All(all) => all - i64::try_from(links).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Returns what is kept, in the form of the mark.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::More(more) => more.to_string(),
+            Self::All(all) => format!("={all}"),
+        }
+    }
+}
+
 /// What the marks of a file say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Marks {
@@ -100,7 +133,7 @@ pub(crate) struct Marks {
     pub(crate) redirects: bool,
     /// It stands for the device 0/0.
     pub(crate) device: bool,
-    pub(crate) more_links: Option<i64>,
+    pub(crate) links: Option<KeptLinks>,
     pub(crate) stat: Option<OverrideStat>,
 }
 
@@ -164,7 +197,7 @@ impl Namespace {
                 "strata.origin" => marks.origin = parse_decimal(&value),
                 "strata.redirects" => marks.redirects = true,
                 "strata.device" => marks.device = true,
-                "strata.links" => marks.more_links = parse_decimal(&value),
+                "strata.links" => marks.links = KeptLinks::parse(&value),
                 "" if is_stat => marks.stat = OverrideStat::parse(&value),
                 _ => {}
             }
@@ -379,6 +412,20 @@ mod tests {
         for text in ["", "0:0", "a:0:755", "0:0:888", "0:0:755:door", "0:0:755:block8"] {
             assert_eq!(OverrideStat::parse(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn how_many_names_are_shown_survives_writing() {
+        for (links, text, more) in [
+            (KeptLinks::More(2), "2", 2),
+            (KeptLinks::More(-1), "-1", -1),
+            (KeptLinks::All(3), "=3", 1),
+        ] {
+            assert_eq!(links.text(), text);
+            assert_eq!(KeptLinks::parse(text.as_bytes()), Some(links));
+            assert_eq!(links.more_than(2), more);
+        }
+        assert_eq!(KeptLinks::parse(b"=x"), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub(crate) use crate::overlay::upper::make::{Mask, New, Temporary};
-pub(crate) use crate::overlay::upper::marks::{Mark, Marks, Namespace, check_name};
+pub(crate) use crate::overlay::upper::marks::{KeptLinks, Mark, Marks, Namespace, check_name};
 pub(crate) use crate::overlay::upper::owner::Meta;
 
 use crate::overlay::error::{Error, Result};
@@ -174,7 +174,26 @@ impl Upper {
             }
             sys::make_dir(dir.as_fd(), name, 0o700)?;
         }
-        self.index = Some(Arc::new(sys::open(dir.as_fd(), name, open_flags::DIRECTORY, 0)?));
+        let index = sys::open(dir.as_fd(), name, open_flags::DIRECTORY, 0)?;
+        if self.is_for_change() {
+            self.settle_links(index.as_fd())?;
+        }
+        self.index = Some(Arc::new(index));
+        Ok(())
+    }
+
+    /// Where a crash came while a file of the index got a link, notes how many more names are shown: links
+    /// that it gets from now on count.
+    fn settle_links(&self, index: BorrowedFd<'_>) -> Result<()> {
+        for name in sys::DirStream::new(index)?.names()? {
+            let at = XattrTarget::At(index, &name);
+            if let Some(kept @ KeptLinks::All(_)) = self.marks(index, &name)?.links
+                && let Some(stat) = self.child_stat(index, &name)?
+            {
+                let text = KeptLinks::More(kept.more_than(stat.nlink)).text();
+                self.namespace.set(at, Mark::Links, text.as_bytes())?;
+            }
+        }
         Ok(())
     }
 
