@@ -1,8 +1,9 @@
 //! What the mount tests stand on: a store and its mounts, an ordinary user, a registry and its
-//! faults, images made by hand, trees as they are seen from outside.
+//! faults, images made by hand, trees as they are seen from outside, an end to what waits for ever.
 
 mod crafted;
 mod damage;
+pub(crate) mod deadline;
 mod faults;
 mod fixture;
 mod http;

@@ -7,9 +7,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::statvfs::statvfs;
 
 use crate::common::Who;
+use crate::common::deadline::{Connection, Deadline, kill_now};
 use crate::common::program::Program;
+
+/// How long a command may take.
+const LONGEST: Duration = Duration::from_secs(900);
+
+/// A folder that is in memory on most machines, and how much room a test needs there.
+pub(crate) const MEMORY: &str = "/dev/shm";
+const ROOM: u64 = 1 << 30;
 
 /// What a command said.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,7 +42,26 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(who: Who) -> Self {
-        let folder = tempfile::Builder::new().prefix("strata-test-").tempdir().unwrap();
+        Self::below(&std::env::temp_dir(), who)
+    }
+
+    /// Makes one whose folder is in memory, where the machine has the room. For tests that need no disk:
+    /// they would wait for syncing most of their time.
+    pub(crate) fn in_memory(who: Who) -> Self {
+        let memory = Path::new(MEMORY);
+        let room = statvfs(memory).map(|found| found.blocks_available() * found.fragment_size());
+        let is_roomy = room.is_ok_and(|room| room >= ROOM);
+        // Older kernels have no such attributes there, without which an ordinary user cannot change a mount.
+        let marks =
+            |file: tempfile::NamedTempFile| xattr::set(file.path(), "user.test", b"x").is_ok();
+        match is_roomy && tempfile::NamedTempFile::new_in(memory).is_ok_and(marks) {
+            true => Self::below(memory, who),
+            false => Self::new(who),
+        }
+    }
+
+    fn below(dir: &Path, who: Who) -> Self {
+        let folder = tempfile::Builder::new().prefix("strata-test-").tempdir_in(dir).unwrap();
         std::os::unix::fs::chown(folder.path(), Some(who.id()), Some(who.id())).unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         Self { who, program: Program::of(who), folder, stored_in: None }
@@ -144,7 +174,8 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Output {
-    finish(spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())))
+    let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    finish(child, command)
 }
 
 /// Runs a command that unmounts something to its end, while no other begins. It is run again where the
@@ -154,7 +185,7 @@ pub(crate) fn run_alone(command: &mut Command) -> Output {
     let _guard = no_beginning();
     let mut run = || {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        finish(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
+        finish(child.unwrap_or_else(|error| panic!("{command:?}: {error}")), command)
     };
     let mut output = run();
     for _ in 1..TRIES {
@@ -166,8 +197,18 @@ pub(crate) fn run_alone(command: &mut Command) -> Output {
     output
 }
 
-fn finish(child: Child) -> Output {
+/// Waits for the end of a command. If that does not come in time, it is killed, and what is mounted around
+/// the folder that it works in is aborted.
+fn finish(child: Child, command: &Command) -> Output {
+    let (pid, what) = (child.id().cast_signed(), format!("{command:?}"));
+    let folder = command.get_current_dir().map(Path::to_owned);
+    let deadline = Deadline::new(what, LONGEST, move || {
+        kill_now(pid);
+        let around = folder.map_or_else(Vec::new, |folder| Connection::around(&folder));
+        around.iter().for_each(Connection::abort);
+    });
     let output = child.wait_with_output().unwrap();
+    assert!(!deadline.has_passed(), "{command:?} has not ended in time");
     Output {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
