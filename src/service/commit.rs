@@ -7,7 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::digest::DiffId;
+use crate::digest::{DiffId, Digest};
 use crate::image::{
     Descriptor, History, ImageConfig, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Reference,
     apply_changes, fill_history, oci_layer,
@@ -201,10 +201,11 @@ impl Strata {
             .publish_chain(&config.rootfs.diff_ids)
             .map_err(|error| Error::merging("the new image", error))?;
         let bytes = config.to_bytes();
-        let id = stage.publish_blob(&bytes)?;
+        let id = Digest::of(&bytes);
         let descriptor = Descriptor::new(OCI_CONFIG, id, bytes.len() as u64);
-        let manifest = Manifest::new(OCI_MANIFEST, descriptor, layers).to_bytes();
-        let manifest = stage.publish_blob(&manifest)?;
+        let manifest_bytes = Manifest::new(OCI_MANIFEST, descriptor, layers).to_bytes();
+        let manifest = Digest::of(&manifest_bytes);
+        stage.publish_blobs(&[&bytes, &manifest_bytes])?;
         let name = match reference {
             Some(reference) => RefName::Named(reference.tag_or_latest()),
             None => RefName::Untagged(manifest),

@@ -11,10 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::digest::{DiffId, Digest};
 use crate::image::{CONFIG_LIMIT_BYTES, Descriptor, Reference};
 use crate::service::error::{Error, Result};
-use crate::service::pipeline::in_parallel;
 use crate::service::{Event, Strata};
 use crate::store::fsck::{Check, CheckScope, Fault, Item, Outcome, Part};
-use crate::store::{Store, read_limited};
+use crate::store::{Store, in_parallel, read_limited};
 use crate::sys;
 
 /// What to check, and how.

@@ -406,14 +406,17 @@ impl Strata {
 
 /// Publishes configuration and manifest, which is made where the archive has none.
 fn publish_documents(image: &ArchivedImage, layers: &Layers, stage: &mut Stage) -> Result<Digest> {
-    let id = stage.publish_blob(&image.config_bytes)?;
     if let Some((_, bytes)) = &image.manifest {
-        return Ok(stage.publish_blob(bytes)?);
+        stage.publish_blobs(&[&image.config_bytes, bytes])?;
+        return Ok(Digest::of(bytes));
     }
+    let id = Digest::of(&image.config_bytes);
     let len = |layer: &DiffId| (*layer, layers.len_bytes.get(layer).copied().unwrap_or_default());
     let lens: Vec<_> = image.config.rootfs.diff_ids.iter().map(len).collect();
     let manifest = plain_manifest(id, image.config_bytes.len() as u64, &lens);
-    Ok(stage.publish_blob(&manifest.to_bytes())?)
+    let manifest = manifest.to_bytes();
+    stage.publish_blobs(&[&image.config_bytes, &manifest])?;
+    Ok(Digest::of(&manifest))
 }
 
 /// Reads the rest of what is neither layer nor document.

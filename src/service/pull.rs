@@ -15,9 +15,9 @@ use crate::image::{
 use crate::layer::{Excess, Unpacked, decompress, unpack};
 use crate::registry::RawManifest;
 use crate::service::error::{Error, Result};
-use crate::service::pipeline::{Counted, ReadAhead, in_parallel};
+use crate::service::pipeline::{Counted, ReadAhead};
 use crate::service::{Event, LayerState, Strata};
-use crate::store::{Claim, Download, Ref, RefName, Stage, read_limited};
+use crate::store::{Claim, Download, Ref, RefName, Stage, in_parallel, read_limited};
 
 /// How many layers are fetched at once.
 const LAYERS_AT_ONCE: usize = 3;
@@ -318,9 +318,11 @@ impl Strata {
         stage
             .publish_chain(&documents.config.rootfs.diff_ids)
             .map_err(|error| Error::merging(&reference.familiar(), error))?;
-        stage.publish_blob(&documents.config_bytes)?;
-        stage.publish_blob(&documents.manifest_bytes)?;
-        stage.publish_blob(&documents.target.bytes)?;
+        stage.publish_blobs(&[
+            &documents.config_bytes,
+            &documents.manifest_bytes,
+            &documents.target.bytes,
+        ])?;
         let name = RefName::Named(reference.clone());
         let before = self.store.readable_reference(&name)?;
         let to = Ref {

@@ -14,10 +14,9 @@ use crate::image::{
 use crate::layer::Gzip;
 use crate::registry::Mounted;
 use crate::service::error::{Error, Result, io_error};
-use crate::service::pipeline::in_parallel;
 use crate::service::resolve::FoundBy;
 use crate::service::{Event, LayerState, Strata};
-use crate::store::{Image, Ref, RefName, Source};
+use crate::store::{Image, Ref, RefName, Source, in_parallel};
 
 /// How many layers are pushed at once.
 const LAYERS_AT_ONCE: usize = 3;

@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::store::error::{Error, Result, io_error};
+use crate::store::parallel::in_parallel;
 use crate::sys;
 
 /// How the name of a file begins that is about to replace another one; it is locked as long as somebody
 /// works on it.
 pub(crate) const TEMPORARY: &str = "file-";
+
+/// How many threads wait for the disk at once.
+const SYNCS_AT_ONCE: usize = 16;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -75,6 +79,12 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     sync().map_err(io_error("sync", path))
 }
 
+/// Writes files, or the names in directories, to the disk: many at once, because the disk is told once for
+/// all that wait to hold what it was given.
+pub(crate) fn sync_each(paths: &[PathBuf]) -> Result<()> {
+    in_parallel(paths, SYNCS_AT_ONCE, |path| sync_dir(path)).map(drop)
+}
+
 /// Whether what is written has to be there after a crash of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durable {
@@ -105,15 +115,7 @@ pub(crate) fn replace_as(
         Durable::No => Ok(()),
     });
     let written = written.map_err(io_error("write", &temporary));
-    let parent = path.parent().unwrap_or(path);
-    let rename = || match rename_over(staging, &temporary, path) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            make_durable_dir(parent).map_err(io_error("create", parent))?;
-            rename_over(staging, &temporary, path)
-        }
-        other => other,
-    };
-    if let Err(error) = written.and_then(|()| rename()) {
+    if let Err(error) = written.and_then(|()| rename_into(staging, &temporary, path)) {
         // The first error is the one to tell; what is left in staging is collected later.
         if let Err(also) = fs::remove_file(&temporary) {
             tracing::debug!("{}: {also}", temporary.display());
@@ -121,8 +123,20 @@ pub(crate) fn replace_as(
         return Err(error);
     }
     match durable {
-        Durable::Yes => sync_dir(parent),
+        Durable::Yes => sync_dir(path.parent().unwrap_or(path)),
         Durable::No => Ok(()),
+    }
+}
+
+/// Gives a file its name as [`rename_over`] does. Directories above it are made.
+pub(crate) fn rename_into(staging: &Path, from: &Path, to: &Path) -> Result<()> {
+    match rename_over(staging, from, to) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            let parent = to.parent().unwrap_or(to);
+            make_durable_dir(parent).map_err(io_error("create", parent))?;
+            rename_over(staging, from, to)
+        }
+        other => other,
     }
 }
 

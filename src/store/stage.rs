@@ -20,7 +20,9 @@ use crate::digest::{ChainId, DiffId, Digest};
 use crate::layer::{Index, LayerFiles, Limits, ObjectSink, Unpacked, merge};
 use crate::store::Store;
 use crate::store::error::{Error, Result, io_error, layer_error};
-use crate::store::files::{create_new, remove_if_exists, rename_over, replace, sync_dir};
+use crate::store::files::{
+    create_new, remove_if_exists, rename_into, rename_over, sync_dir, sync_each,
+};
 use crate::store::layout::set_apart;
 use crate::store::lease::{Claim, Lease};
 use crate::sys::{self, Time};
@@ -33,6 +35,10 @@ const SYNC_SINGLY: usize = 32;
 const INDEX: &str = "index";
 const RECIPE: &str = "recipe";
 const CLOCK: &str = "clock";
+
+/// From this size on an object is on its way to the disk as soon as it is written. Many smaller ones go
+/// faster together.
+const WRITE_BACK_MIN: u64 = 128 << 10;
 
 /// So much is written at most before the room on the disk is looked at again.
 const ROOM_STEP: u64 = 64 << 20;
@@ -187,17 +193,35 @@ impl Stage {
 
     /// Publishes a blob: a manifest or a configuration.
     pub fn publish_blob(&mut self, bytes: &[u8]) -> Result<Digest> {
-        let digest = Digest::of(bytes);
-        self.lease.claim(Claim::Blob(digest))?;
-        let path = self.store.layout().blob(digest);
-        match fs::read(&path) {
-            Ok(found) if found == bytes => sync_dir(&self.store.layout().blobs())?,
-            _ => {
-                replace(&self.dir, &path, bytes)?;
-                remove_if_exists(&set_apart(&path))?;
+        self.publish_blobs(&[bytes])?;
+        Ok(Digest::of(bytes))
+    }
+
+    /// Publishes blobs, with one barrier for all.
+    pub fn publish_blobs(&mut self, blobs: &[&[u8]]) -> Result<()> {
+        let mut made: Vec<(PathBuf, PathBuf)> = Vec::new();
+        for bytes in blobs {
+            let digest = Digest::of(bytes);
+            self.lease.claim(Claim::Blob(digest))?;
+            let path = self.store.layout().blob(digest);
+            let is_there = matches!(fs::read(&path), Ok(found) if found == *bytes);
+            if is_there || made.iter().any(|(_, other)| *other == path) {
+                continue;
             }
+            let staged = self.dir.join(format!("blob-{}", digest.hex()));
+            // One that could not be written whole before is begun again.
+            remove_if_exists(&staged)?;
+            let mut file = create_new(&staged, 0o644)?;
+            file.write_all(bytes).map_err(io_error("write", &staged))?;
+            made.push((staged, path));
         }
-        Ok(digest)
+        let staged: Vec<_> = made.iter().map(|(staged, _)| staged.clone()).collect();
+        sync_each(&staged)?;
+        for (staged, path) in &made {
+            rename_into(&self.dir, staged, path)?;
+            remove_if_exists(&set_apart(path))?;
+        }
+        sync_dir(&self.store.layout().blobs())
     }
 
     /// Publishes an object, whose bytes hash to its name. One that is damaged is replaced.
@@ -217,11 +241,7 @@ impl Stage {
             return Ok(sys::sync_fs(&dir)?);
         }
         let objects = staged.iter().map(|digest| self.staged_object(*digest));
-        for path in files.iter().cloned().chain(objects) {
-            let sync = || File::open(&path)?.sync_all();
-            sync().map_err(io_error("sync", &path))?;
-        }
-        Ok(())
+        sync_each(&files.iter().cloned().chain(objects).collect::<Vec<_>>())
     }
 
     /// Gives staged objects their names, and makes the names durable.
@@ -248,7 +268,7 @@ impl Stage {
             let dir = File::open(layout.objects()).map_err(io_error("open", &layout.objects()))?;
             sys::sync_fs(&dir)?;
         } else {
-            shards.iter().try_for_each(|shard| sync_dir(shard))?;
+            sync_each(&shards.into_iter().collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -292,6 +312,7 @@ impl Stage {
         let path = self.staged_object(digest);
         let mut file = create_new(&path, 0o444)?;
         file.write_all(bytes).map_err(io_error("write", &path))?;
+        begin_write_back(&file, bytes.len() as u64);
         self.staged.insert(digest);
         Ok(())
     }
@@ -306,6 +327,7 @@ impl Stage {
         file.set_permissions(fs::Permissions::from_mode(0o444))
             .map_err(io_error("write", &large))?;
         rename(&large, &path)?;
+        begin_write_back(file, u64::MAX);
         self.staged.insert(digest);
         Ok(())
     }
@@ -339,6 +361,16 @@ impl Drop for Stage {
             // Without its lease the directory is collected.
             tracing::debug!("{}: {error}", self.dir.display());
         }
+    }
+}
+
+/// Has the disk busy with an object while the next ones are made. The barrier waits for what is left, and
+/// tells what went wrong.
+fn begin_write_back(file: &File, len_bytes: u64) {
+    if len_bytes >= WRITE_BACK_MIN
+        && let Err(error) = sys::begin_write_back(file.as_fd())
+    {
+        tracing::debug!("{error}");
     }
 }
 

@@ -38,8 +38,9 @@ pub use cpu::{Cpus, pin_to_cpu};
 pub use dir::{DirStream, RawEntry};
 pub use error::{Errno, Error, Result, errno_of, is_no_room};
 pub use fd::{
-    allocate, check_written_back, clone_range, copy_range, dup, open, open_beneath, open_dir_path,
-    open_path, open_plain, open_tmpfile, punch_flags, reopen, seek_data, seek_hole, sync_fs,
+    allocate, begin_write_back, check_written_back, clone_range, copy_range, dup, open,
+    open_beneath, open_dir_path, open_path, open_plain, open_tmpfile, punch_flags, reopen,
+    seek_data, seek_hole, sync_fs,
 };
 pub use fnmatch::fnmatch;
 pub use fs::{
