@@ -207,7 +207,7 @@ fn paths_are_written_in_full() {
 #[test]
 fn every_mount_test_is_compiled() {
     let folder = root().join("mount-tests");
-    for group in ["ops", "cli", "oracle", "torture", "common"] {
+    for group in ["ops", "cli", "oracle", "survive", "torture", "common"] {
         let listed = fs::read_to_string(folder.join(group).join("mod.rs")).expect("it lists them");
         for entry in fs::read_dir(folder.join(group)).expect("the folder can be read") {
             let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();

@@ -64,6 +64,19 @@ fn a_container_keeps_its_changes_from_mount_to_mount() {
 }
 
 #[test]
+fn regression_a_volatile_mount_that_was_unmounted_can_be_made_again() {
+    for options in ["volatile", "volatile,survive"] {
+        let session = with_container(Who::User);
+        for content in ["first", "second"] {
+            session.run(&["mount", "-o", options, "box", "mount"]);
+            session.who.act(|| fs::write(session.path("mount/kept"), content).unwrap());
+            session.run(&["umount", "mount"]);
+        }
+        assert_eq!(session.run(&["cat", "box:/kept"]), "second", "{options}");
+    }
+}
+
+#[test]
 fn a_mounted_image_can_only_be_read() {
     for who in [Who::Root, Who::User] {
         let session = with_container(who);

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use strata::digest::{Digest, HashingReader};
 use strata::layer::{Index, Kind, LayerFiles, Limits, merge, unpack};
 use strata::overlay::{
-    Attr, Caller, ChangeKind, Error, Ino, Item, NewFile, Overlay, Owners, ReadDir, Rename, SetAttr,
-    SetXattr, Sync, UpperDirs, Writes,
+    Attempt, Attr, Caller, ChangeKind, Error, Ino, Item, NewFile, Overlay, Owners, ReadDir, Rename,
+    SetAttr, SetXattr, Sync, UpperDirs, Writes,
 };
 use strata::sys::{SetTime, Time};
 
@@ -159,7 +159,8 @@ impl Mounted {
         match op {
             Op::Create(path, mode) => {
                 let (dir, name) = self.place(path)?;
-                let created = self.overlay().create(dir, name, u32::from(*mode), CALLER);
+                let created =
+                    self.overlay().create(dir, name, u32::from(*mode), CALLER, Attempt::Only);
                 self.known.push(created.map_err(|error| errno(&error))?.ino);
                 return Ok(String::new());
             }
@@ -172,12 +173,12 @@ impl Mounted {
             Op::Unlink(path) => {
                 let (dir, name) = self.place(path)?;
                 self.lookup(dir, *path.last().expect("a name"))?;
-                self.overlay().unlink(dir, name)
+                self.overlay().unlink(dir, name, Attempt::Only)
             }
             Op::Rmdir(path) => {
                 let (dir, name) = self.place(path)?;
                 self.lookup(dir, *path.last().expect("a name"))?;
-                self.overlay().rmdir(dir, name)
+                self.overlay().rmdir(dir, name, Attempt::Only)
             }
             Op::Rename(from, to) => return self.rename(from, to, Rename::Replace),
             Op::RenameNoReplace(from, to) => return self.rename(from, to, Rename::NoReplace),
@@ -189,7 +190,10 @@ impl Mounted {
                     return Err("EPERM");
                 }
                 let (dir, name) = self.place(to)?;
-                let attr = self.overlay().link(ino, dir, name).map_err(|error| errno(&error))?;
+                let attr = self
+                    .overlay()
+                    .link(ino, dir, name, Attempt::Only)
+                    .map_err(|error| errno(&error))?;
                 self.known.push(attr.ino);
                 return Ok(String::new());
             }
@@ -237,11 +241,21 @@ impl Mounted {
                 let ino = self.find(path)?;
                 let bytes = vec![*value; usize::from(*value) % 9];
                 let name = OsStr::new(xattr_name(*name));
-                return Ok(self.overlay().set_xattr(ino, name, &bytes, SetXattr::Any));
+                return Ok(self.overlay().set_xattr(
+                    ino,
+                    name,
+                    &bytes,
+                    SetXattr::Any,
+                    Attempt::Only,
+                ));
             }
             Op::RemoveXattr(path, name) => {
                 let ino = self.find(path)?;
-                return Ok(self.overlay().remove_xattr(ino, OsStr::new(xattr_name(*name))));
+                return Ok(self.overlay().remove_xattr(
+                    ino,
+                    OsStr::new(xattr_name(*name)),
+                    Attempt::Only,
+                ));
             }
             other => panic!("not a change of attributes: {other:?}"),
         };
@@ -251,7 +265,7 @@ impl Mounted {
 
     fn make(&mut self, path: &[u8], new: NewFile<'_>, mode: u16) -> Answer {
         let (dir, name) = self.place(path)?;
-        let attr = self.overlay().make(dir, name, new, u32::from(mode), CALLER);
+        let attr = self.overlay().make(dir, name, new, u32::from(mode), CALLER, Attempt::Only);
         self.known.push(attr.map_err(|error| errno(&error))?.ino);
         Ok(String::new())
     }
@@ -264,7 +278,7 @@ impl Mounted {
         if let Err(error) = self.lookup(new_dir, *to.last().expect("a name")) {
             assert!(matches!(error, "ENOENT"), "{error}");
         }
-        let renamed = self.overlay().rename((dir, name), (new_dir, new_name), how);
+        let renamed = self.overlay().rename((dir, name), (new_dir, new_name), how, Attempt::Only);
         renamed.map(|()| String::new()).map_err(|error| errno(&error))
     }
 

@@ -3,7 +3,7 @@
 
 mod act;
 mod bytes;
-mod crowd;
+pub(crate) mod crowd;
 mod data;
 mod deviations;
 mod hands;

@@ -54,6 +54,7 @@ mod ps;
 mod pull;
 mod push;
 mod rebase;
+mod remount;
 mod rename;
 mod rm;
 mod rmi;
@@ -194,6 +195,7 @@ enum Command {
     Pull(pull::Arguments),
     Push(push::Arguments),
     Rebase(rebase::Arguments),
+    Remount(remount::Arguments),
     Rename(rename::Arguments),
     Rm(rm::Arguments),
     Rmi(rmi::Arguments),
@@ -378,6 +380,7 @@ fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Pull(arguments) => pull::run(arguments, context),
         Command::Push(arguments) => push::run(&arguments, context),
         Command::Rebase(arguments) => rebase::run(arguments, context),
+        Command::Remount(arguments) => remount::run(&arguments, context),
         Command::Rename(arguments) => rename::run(&arguments, context),
         Command::Rm(arguments) => rm::run(&arguments, context),
         Command::Rmi(arguments) => rmi::run(&arguments, context),

@@ -28,8 +28,8 @@ use crate::service::{Background, MountRequest, Serving};
                   default_permissions, acl, noacl, timeout=SECONDS (the kernel believes for so long what \
                   it was told; for ever), transport=auto|dev-fuse|io-uring, \
                   data=auto|cache|passthrough (whether the kernel keeps contents, or reads and writes files \
-                  itself), verify=open|always|off, context=LABEL (SELinux), and volatile (nothing is synced; \
-                  what a crash leaves is not defined)."
+                  itself), verify=open|always|off, context=LABEL (SELinux), survive (as --survive), and volatile (nothing \
+                  is synced; what a crash leaves is not defined)."
 )]
 pub(crate) struct Arguments {
     /// Make a container of the image, to keep changes in, and print its id
@@ -53,6 +53,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "open|always|off")]
     verify: Option<String>,
 
+    /// Let the mount live on when the process that serves it dies: another one is started and goes on
+    #[arg(long)]
+    survive: bool,
+
     /// Serve the mount in the foreground, until it is unmounted or interrupted
     #[arg(long)]
     foreground: bool,
@@ -72,12 +76,14 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<(), Failure
     };
     let transport = arguments.transport.map(|transport| format!("transport={transport}"));
     let verify = arguments.verify.map(|verify| format!("verify={verify}"));
+    let survive = arguments.survive.then(|| "survive".to_owned());
+    let more = [transport, verify, survive];
     let request = MountRequest {
         what,
         target,
         writable: arguments.rw,
         name: arguments.name,
-        options: arguments.options.into_iter().chain(transport).chain(verify).collect(),
+        options: arguments.options.into_iter().chain(more.into_iter().flatten()).collect(),
         foreground: arguments.foreground,
     };
     if arguments.foreground { serve(&request, context, None) } else { start(&request, context) }
@@ -139,7 +145,11 @@ fn list(context: &Context) -> Result<(), Failure> {
                 let age = ago(row.state.since, now);
                 let by = row.state.ways().map(|ways| format!(" ({ways})"));
                 let (by, age) = (by.unwrap_or_default(), age.trim_end_matches(" ago"));
-                format!("served by {}{by} for {age}", row.state.pid)
+                let pid = row.state.pid;
+                match row.state.server {
+                    Some(server) => format!("served by {server} and held by {pid}{by} for {age}"),
+                    None => format!("served by {pid}{by} for {age}"),
+                }
             }
             false => format!("dead, process {} is gone", row.state.pid),
         };

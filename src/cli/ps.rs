@@ -147,7 +147,8 @@ fn status(status: &ContainerStatus, now: Timestamp) -> String {
         ContainerStatus::Mounted(state) => {
             let access = if state.writable { "rw" } else { "ro" };
             let target = state.target.display();
-            let by = state.ways().map(|ways| format!(" ({ways})"));
+            let survives = if state.server.is_some() { ", survives" } else { "" };
+            let by = state.ways().map(|ways| format!(" ({ways}{survives})"));
             let age = ago(state.since, now);
             format!("Mounted {access} at {target} {age}{}", by.unwrap_or_default())
         }

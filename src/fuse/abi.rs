@@ -70,6 +70,7 @@ pub(crate) mod init {
     pub(crate) const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
     /// The kernel reads and writes backing files itself.
     pub(crate) const PASSTHROUGH: u64 = 1 << 37;
+    pub(crate) const HAS_RESEND: u64 = 1 << 39;
     pub(crate) const OVER_IO_URING: u64 = 1 << 41;
     /// There is a second word of flags.
     pub(crate) const INIT_EXT: u64 = 1 << 30;
@@ -103,6 +104,10 @@ pub(crate) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 pub(crate) const FSYNC_FDATASYNC: u32 = 1;
 /// What the kernel is told unasked.
 pub(crate) const NOTIFY_INVAL_INODE: i32 = 2;
+/// That it is to ask again what nobody has answered.
+pub(crate) const NOTIFY_RESEND: i32 = 7;
+/// The number of a request that is asked again has this besides.
+pub(crate) const RESENT: u64 = 1 << 63;
 
 /// Commands to the device through io_uring.
 pub(crate) mod ring {

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::fuse::abi::{
-    InitIn, InitOut, MAJOR, MINOR, NOTIFY_INVAL_INODE, NotifyInvalInodeOut, OLDEST_MINOR,
-    OutHeader, init, opcode,
+    InitIn, InitOut, MAJOR, MINOR, NOTIFY_INVAL_INODE, NOTIFY_RESEND, NotifyInvalInodeOut,
+    OLDEST_MINOR, OutHeader, init, opcode,
 };
 use crate::fuse::answer::Answer;
 use crate::fuse::backing::Numbers;
@@ -29,9 +29,23 @@ const MAX_BACKGROUND: u16 = 64;
 #[derive(Debug)]
 pub(crate) struct Device(File);
 
+/// The most that one request or one answer takes.
+pub(crate) const BUFFER_BYTES: usize = MAX_TRANSFER as usize + BESIDES;
+
+/// What waiting for a request gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Incoming {
+    /// A request of so many bytes.
+    Bytes(usize),
+    /// None this time.
+    Nothing,
+    /// None any more.
+    End,
+}
+
 /// Memory for one request or one answer.
 pub(crate) fn buffer() -> Vec<u8> {
-    vec![0; MAX_TRANSFER as usize + BESIDES]
+    vec![0; BUFFER_BYTES]
 }
 
 impl Device {
@@ -42,19 +56,32 @@ impl Device {
     /// Waits for a request; none when there will be no more.
     pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<Request<'a>>> {
         loop {
-            let len = match (&self.0).read(buffer) {
-                Ok(len) => len,
-                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                    // The request was given up before it was read.
-                    Some(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => continue,
-                    // It was unmounted; the connection was ended.
-                    Some(Errno::ENODEV | Errno::ECONNABORTED) => return Ok(None),
-                    _ => return Err(error),
-                },
-            };
-            let cut = || io::Error::other(format!("the kernel sent a request of {len} bytes"));
-            return Request::parse(buffer.get(..len).unwrap_or_default()).ok_or_else(cut).map(Some);
+            match self.receive_once(buffer)? {
+                Incoming::Nothing => {}
+                Incoming::End => return Ok(None),
+                Incoming::Bytes(len) => return Self::parse(buffer, len).map(Some),
+            }
         }
+    }
+
+    /// Waits for a request, or until something interrupts that.
+    pub(crate) fn receive_once(&self, buffer: &mut [u8]) -> io::Result<Incoming> {
+        match (&self.0).read(buffer) {
+            Ok(len) => Ok(Incoming::Bytes(len)),
+            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                // The request was given up before it was read.
+                Some(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => Ok(Incoming::Nothing),
+                // It was unmounted; the connection was ended.
+                Some(Errno::ENODEV | Errno::ECONNABORTED) => Ok(Incoming::End),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Returns the request that was read.
+    pub(crate) fn parse(buffer: &[u8], len: usize) -> io::Result<Request<'_>> {
+        let cut = || io::Error::other(format!("the kernel sent a request of {len} bytes"));
+        Request::parse(buffer.get(..len).unwrap_or_default()).ok_or_else(cut)
     }
 
     /// Sends an answer.
@@ -71,6 +98,11 @@ impl Device {
     pub(crate) fn forget_attributes(&self, ino: Ino) -> io::Result<()> {
         // A negative offset is: nothing of the content.
         self.notify(NOTIFY_INVAL_INODE, &NotifyInvalInodeOut { ino: ino.0, off: -1, len: 0 })
+    }
+
+    /// Makes the kernel ask again what was read and not answered.
+    pub(crate) fn ask_again(&self) -> io::Result<()> {
+        self.notify(NOTIFY_RESEND, &())
     }
 
     fn notify(&self, code: i32, body: &(impl IntoBytes + Immutable)) -> io::Result<()> {

@@ -53,6 +53,24 @@ pub enum Error {
     /// The kernel does not read and write files itself.
     #[error("FUSE passthrough cannot be used ({0}); leave out data=passthrough")]
     NoPassthrough(String),
+    /// The kernel forgets what it has asked a server that has died.
+    #[error(
+        "a mount cannot survive its server here: the kernel can ask again what nobody has answered from \
+         Linux 6.9 on; leave out --survive"
+    )]
+    CannotSurvive,
+    /// Only one transport keeps every request.
+    #[error(
+        "transport=io-uring and --survive exclude each other: the kernel would lose the requests in \
+         the hands of a server that dies; leave out one of them"
+    )]
+    RingsDoNotSurvive,
+    /// What the kernel reads and writes itself only the server knows that has given it the files.
+    #[error(
+        "data=passthrough and --survive exclude each other: a server that goes on after another one does not know \
+         which files the kernel reads and writes itself; leave out one of them"
+    )]
+    PassthroughDoesNotSurvive,
     /// A label was given to a kernel that has none.
     #[error("{0} cannot be used: SELinux is not enabled here; leave the option out")]
     NoLabels(String),
@@ -76,6 +94,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The tree cannot be gone on with.
+    #[error(transparent)]
+    Overlay(#[from] crate::overlay::Error),
+    /// What another process hands over is not understood.
+    #[error(
+        "the process that serves the mount hands over what this version does not understand ({0})"
+    )]
+    Unknown(String),
     /// A system call was refused.
     #[error(transparent)]
     Sys(#[from] crate::sys::Error),

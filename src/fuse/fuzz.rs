@@ -17,7 +17,7 @@ use crate::fuse::abi::{InHeader, opcode};
 use crate::fuse::answer::Answer;
 use crate::fuse::convert::FOREVER;
 use crate::fuse::device::{Device, buffer};
-use crate::fuse::ops::Requests;
+use crate::fuse::ops::{History, Requests};
 use crate::fuse::options::MountOptions;
 use crate::fuse::request::Request;
 use crate::overlay::fuzz::{Kept, base};
@@ -49,7 +49,7 @@ fn serve(mut data: &[u8], overlay: Overlay) {
     let null = || File::options().read(true).write(true).open("/dev/null").expect("it is there");
     let device = Arc::new(Device::new(null().into()));
     let statfs_of = File::open("/").expect("it is there").into();
-    let requests = Requests::new(overlay, &device, statfs_of, FOREVER, true);
+    let requests = Requests::new(overlay, &device, statfs_of, (FOREVER, true), History::Begins);
     let (mut named, mut memory) = (Named::default(), buffer());
     for unique in 0..REQUESTS as u64 {
         let Some(([op, node, flags, len], rest)) = data.split_first_chunk::<4>() else { return };

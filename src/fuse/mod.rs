@@ -21,18 +21,27 @@ mod abi;
 mod answer;
 mod backing;
 mod convert;
+mod desk;
 mod device;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod gate;
+mod handover;
 mod ops;
 mod options;
 mod request;
 mod ring;
+mod rings;
 mod serve;
 mod session;
+mod survive;
 mod told;
+mod xattr;
 
 pub use error::{Error, Result};
+pub use handover::{Agreement, Server, TakenOver, take_over};
 pub use options::{Data, MountOptions, Transport};
-pub use session::{Mount, mount};
+pub use rings::Giver;
+pub use session::{Mount, mount, mount_shared};
+pub use survive::Shared;

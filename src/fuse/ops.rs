@@ -11,9 +11,9 @@ use zerocopy::IntoBytes;
 
 use crate::fuse::abi::{
     BatchForgetIn, CopyFileRangeIn, CopyFileRangeOut, CreateIn, FSYNC_FDATASYNC, FallocateIn,
-    ForgetIn, ForgetOne, FsyncIn, GetxattrIn, GetxattrOut, LinkIn, LseekIn, LseekOut, MkdirIn,
-    MknodIn, OpenIn, OpenOut, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn,
-    StatfsOut, WRITE_KILL_SUIDGID, WriteIn, WriteOut, fattr, fopen, opcode,
+    ForgetIn, ForgetOne, FsyncIn, LinkIn, LseekIn, LseekOut, MkdirIn, MknodIn, OpenIn, OpenOut,
+    ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, StatfsOut, WRITE_KILL_SUIDGID, WriteIn,
+    WriteOut, fattr, fopen, opcode,
 };
 use crate::fuse::answer::Answer;
 use crate::fuse::backing::{Backings, Keep, Way};
@@ -22,9 +22,19 @@ use crate::fuse::device::Device;
 use crate::fuse::request::{Args, Request, handle};
 use crate::fuse::told::Told;
 use crate::overlay::{Attr, Error, Fh, Ino, Kind, NewFile, Overlay, ReadDir, Result, Seek};
-use crate::sys::{Errno, SetXattr, open_flags};
+use crate::sys::{self, Errno, open_flags};
+
+/// Whether other servers have answered the kernel before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum History {
+    /// This one is the first.
+    Begins,
+    /// Others have.
+    GoesOn,
+}
 
 /// The overlay as the kernel asks it.
+#[derive(Debug)]
 pub(crate) struct Requests {
     overlay: Overlay,
     /// On the file system whose state a tree without an upper shows.
@@ -45,10 +55,10 @@ impl Requests {
         overlay: Overlay,
         device: &Arc<Device>,
         statfs_of: OwnedFd,
-        valid: Duration,
-        acl: bool,
+        (valid, acl): (Duration, bool),
+        history: History,
     ) -> Self {
-        let told = Told::new(Arc::clone(device));
+        let told = Told::new(Arc::clone(device), history == History::GoesOn);
         let drops_set_ids = false;
         Self { overlay, statfs_of, valid, acl, drops_set_ids, told, backings: None }
     }
@@ -67,6 +77,21 @@ impl Requests {
     /// Returns a file like those that have contents, to try with it what the kernel can do.
     pub(crate) fn sample(&self) -> Result<OwnedFd> {
         self.overlay.sample_file(self.statfs_of.as_fd())
+    }
+
+    /// Returns the tree.
+    pub(crate) const fn overlay(&self) -> &Overlay {
+        &self.overlay
+    }
+
+    /// Tells whether files have access control lists.
+    pub(crate) const fn has_acl(&self) -> bool {
+        self.acl
+    }
+
+    /// Puts the tree in order when it was unmounted. Everything stays open.
+    pub(crate) fn end(&self) {
+        self.overlay.end();
     }
 
     /// Does what a request asks for. A panic in it costs the one request and leaves the mount alive.
@@ -125,7 +150,7 @@ impl Requests {
             opcode::RELEASE => self.release(request),
             opcode::RELEASEDIR => self.releasedir(args),
             opcode::FSYNC => self.fsync(request, args),
-            opcode::FSYNCDIR => self.overlay.sync_dir(request.ino()),
+            opcode::FSYNCDIR => once(request, || self.overlay.sync_dir(request.ino())),
             opcode::SETXATTR => self.setxattr(request, args),
             opcode::GETXATTR => self.getxattr(request, args, answer),
             opcode::LISTXATTR => self.listxattr(request, args, answer),
@@ -254,7 +279,7 @@ impl Requests {
     ) -> Result<()> {
         let name = args.name()?;
         let (new, caller) = (NewFile::Symlink(args.name()?), request.caller(0));
-        let make = |dir| self.overlay.make(dir, name, new, 0o777, caller);
+        let make = |dir| self.overlay.make(dir, name, new, 0o777, caller, request.attempt());
         self.put_entry(&self.change(request.ino(), request, make)?, to)
     }
 
@@ -262,25 +287,26 @@ impl Requests {
         let node: MknodIn = args.take()?;
         let (name, new) = (args.name()?, NewFile::Node(Kind::of(node.mode), u64::from(node.rdev)));
         let caller = request.caller(node.umask);
-        let make = |dir| self.overlay.make(dir, name, new, node.mode, caller);
+        let make = |dir| self.overlay.make(dir, name, new, node.mode, caller, request.attempt());
         self.put_entry(&self.change(request.ino(), request, make)?, to)
     }
 
     fn mkdir(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
         let dir: MkdirIn = args.take()?;
         let (name, caller) = (args.name()?, request.caller(dir.umask));
-        let make = |parent| self.overlay.make(parent, name, NewFile::Directory, dir.mode, caller);
+        let (new, attempt) = (NewFile::Directory, request.attempt());
+        let make = |parent| self.overlay.make(parent, name, new, dir.mode, caller, attempt);
         self.put_entry(&self.change(request.ino(), request, make)?, to)
     }
 
     fn unlink(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
         let name = args.name()?;
-        self.change(request.ino(), request, |dir| self.overlay.unlink(dir, name))
+        self.change(request.ino(), request, |dir| self.overlay.unlink(dir, name, request.attempt()))
     }
 
     fn rmdir(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
         let name = args.name()?;
-        self.change(request.ino(), request, |dir| self.overlay.rmdir(dir, name))
+        self.change(request.ino(), request, |dir| self.overlay.rmdir(dir, name, request.attempt()))
     }
 
     fn rename(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
@@ -302,14 +328,14 @@ impl Requests {
         let how = rename_how(rename.flags, request.caller(0))?;
         let (from, to) = ((request.ino(), args.name()?), (Ino(rename.newdir), args.name()?));
         self.change(to.0, request, |_| {
-            self.change(from.0, request, |_| self.overlay.rename(from, to, how))
+            self.change(from.0, request, |_| self.overlay.rename(from, to, how, request.attempt()))
         })
     }
 
     fn link(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
         let link: LinkIn = args.take()?;
         let name = args.name()?;
-        let make = |dir| self.overlay.link(Ino(link.oldnodeid), dir, name);
+        let make = |dir| self.overlay.link(Ino(link.oldnodeid), dir, name, request.attempt());
         self.put_entry(&self.change(request.ino(), request, make)?, to)
     }
 
@@ -357,7 +383,9 @@ impl Requests {
 
     /// Takes set-uid and set-gid away from a file that a request is about to change.
     fn take_set_ids(&self, ino: Ino, request: &Request<'_>) -> Result<()> {
-        if self.overlay.drop_set_ids(ino, |group| request.is_in_group(group))? {
+        let dropped = self.overlay.drop_set_ids(ino, |group| request.is_in_group(group))?;
+        // A server that has died may have done it, and not said so.
+        if dropped || request.is_resent() {
             // The kernel is told nothing of the mode by the answer.
             self.told.forget_attributes(ino);
         }
@@ -402,62 +430,7 @@ impl Requests {
 
     fn fsync(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
         let sync: FsyncIn = args.take()?;
-        self.overlay.sync(request.ino(), sync.fsync_flags & FSYNC_FDATASYNC != 0)
-    }
-
-    fn setxattr(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
-        let set: SetxattrIn = args.take()?;
-        let name = args.name()?;
-        self.check_acl(name.as_bytes())?;
-        let flag = SetXattr::from_flags(set.flags.cast_signed());
-        self.overlay.set_xattr(request.ino(), name, args.bytes(set.size)?, flag)
-    }
-
-    /// Checks that an attribute may be used, if it is an access control list.
-    fn check_acl(&self, name: &[u8]) -> Result<()> {
-        match is_acl(name) && !self.acl {
-            true => Err(Error::Unsupported("the mount has no access control lists")),
-            false => Ok(()),
-        }
-    }
-
-    fn getxattr(
-        &self,
-        request: &Request<'_>,
-        mut args: Args<'_>,
-        to: &mut Answer<'_>,
-    ) -> Result<()> {
-        let get: GetxattrIn = args.take()?;
-        let name = args.name()?;
-        self.check_acl(name.as_bytes())?;
-        put_sized(&self.overlay.get_xattr(request.ino(), name)?, get.size, to)
-    }
-
-    fn listxattr(
-        &self,
-        request: &Request<'_>,
-        mut args: Args<'_>,
-        to: &mut Answer<'_>,
-    ) -> Result<()> {
-        let list: GetxattrIn = args.take()?;
-        // As everywhere, only root sees what only root can set.
-        let is_shown = |name: &[u8]| {
-            (request.is_root() || !name.starts_with(b"trusted.")) && (self.acl || !is_acl(name))
-        };
-        let mut names = Vec::new();
-        for name in self.overlay.list_xattr(request.ino())? {
-            if is_shown(name.as_bytes()) {
-                names.extend_from_slice(name.as_bytes());
-                names.push(0);
-            }
-        }
-        put_sized(&names, list.size, to)
-    }
-
-    fn removexattr(&self, request: &Request<'_>, mut args: Args<'_>) -> Result<()> {
-        let name = args.name()?;
-        self.check_acl(name.as_bytes())?;
-        self.overlay.remove_xattr(request.ino(), name)
+        once(request, || self.overlay.sync(request.ino(), sync.fsync_flags & FSYNC_FDATASYNC != 0))
     }
 
     fn opendir(&self, request: &Request<'_>, to: &mut Answer<'_>) -> Result<()> {
@@ -503,7 +476,7 @@ impl Requests {
     fn create(&self, request: &Request<'_>, mut args: Args<'_>, to: &mut Answer<'_>) -> Result<()> {
         let new: CreateIn = args.take()?;
         let (name, caller) = (args.name()?, request.caller(new.umask));
-        let create = |dir| self.overlay.create(dir, name, new.mode, caller);
+        let create = |dir| self.overlay.create(dir, name, new.mode, caller, request.attempt());
         self.put_open(&self.change(request.ino(), request, create)?, new.flags, to)
     }
 
@@ -552,21 +525,15 @@ impl Requests {
     }
 }
 
-/// Tells whether an attribute is an access control list.
-fn is_acl(name: &[u8]) -> bool {
-    name.starts_with(b"system.posix_acl_")
-}
-
-/// Answers with bytes, or with how many there are when the kernel asks for that.
-fn put_sized(bytes: &[u8], size: u32, to: &mut Answer<'_>) -> Result<()> {
-    match size {
-        0 => {
-            let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-            to.put(&GetxattrOut { size, padding: 0 })
-        }
-        size if bytes.len() <= size as usize => to.bytes(bytes),
-        _ => Err(Error::TooSmall),
+/// Does something that tells an error only once. Where it is tried again, that of the first time counts.
+fn once(request: &Request<'_>, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let earlier = request.attempt().noted(0).and_then(|errno| i32::try_from(errno).ok());
+    if let Some(errno) = earlier {
+        return Err(Error::Sys(sys::Error::new("fsync()", Errno::from_raw(errno))));
     }
+    work().inspect_err(|error| {
+        request.attempt().note(0, u64::from((error.errno() as i32).unsigned_abs()));
+    })
 }
 
 /// Logs an error: a fault of the file system loudly, an answer to a question quietly.

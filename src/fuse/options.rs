@@ -68,6 +68,8 @@ pub struct MountOptions {
     pub(crate) no_acl: bool,
     /// What SELinux takes for the label of all files, with the name of the option.
     pub(crate) context: Option<String>,
+    /// The mount lives on when its server dies.
+    survive: bool,
     /// What the first column of /proc/mounts shows.
     pub(crate) source: String,
 }
@@ -85,6 +87,7 @@ impl Default for MountOptions {
             data: None,
             no_acl: false,
             context: None,
+            survive: false,
             source: "strata".to_owned(),
         }
     }
@@ -100,6 +103,12 @@ impl MountOptions {
         for option in lists.iter().flat_map(|list| split(list.as_ref())) {
             options.add(option)?;
         }
+        if options.survive && options.transport == Some(Transport::IoUring) {
+            return Err(Error::RingsDoNotSurvive);
+        }
+        if options.survive && options.data == Some(Data::Passthrough) {
+            return Err(Error::PassthroughDoesNotSurvive);
+        }
         Ok(options)
     }
 
@@ -110,6 +119,8 @@ impl MountOptions {
             "noallow_other" => self.allow_other = Some(false),
             "default_permissions" => self.default_permissions = Some(true),
             "volatile" => self.volatile = true,
+            "survive" => self.survive = true,
+            "nosurvive" => self.survive = false,
             "acl" => self.no_acl = false,
             "noacl" => self.no_acl = true,
             _ if is_label(option) => self.context = Some(option.to_owned()),
@@ -161,6 +172,11 @@ impl MountOptions {
     /// Returns when contents of the lower are checked.
     pub const fn verify(&self) -> Verify {
         self.verify
+    }
+
+    /// Tells whether the mount is to live on when its server dies.
+    pub const fn survives(&self) -> bool {
+        self.survive
     }
 
     /// Sets what /proc/mounts shows as the source; a comma would end it there.

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::fuse::abi::{InHeader, opcode};
-use crate::overlay::{Caller, Error, Fh, Ino, Result};
+use crate::fuse::abi::{InHeader, RESENT, opcode};
+use crate::overlay::{Attempt, Caller, Error, Fh, Ino, Result};
 use crate::sys;
 
 /// A request of the kernel.
@@ -14,6 +14,7 @@ use crate::sys;
 pub(crate) struct Request<'a> {
     header: InHeader,
     body: &'a [u8],
+    attempt: Attempt<'a>,
 }
 
 impl<'a> Request<'a> {
@@ -28,7 +29,22 @@ impl<'a> Request<'a> {
         // What a version to come adds at the end belongs to nothing that is read here.
         let extensions = usize::from(header.total_extlen) * 8;
         let body = body.get(..body.len().checked_sub(extensions)?)?;
-        Some(Self { header, body })
+        Some(Self { header, body, attempt: Attempt::Only })
+    }
+
+    /// Returns the request as one that may be asked again, or is.
+    pub(crate) const fn attempted(self, attempt: Attempt<'a>) -> Self {
+        Self { attempt, ..self }
+    }
+
+    /// Returns which time it is asked.
+    pub(crate) const fn attempt(&self) -> Attempt<'a> {
+        self.attempt
+    }
+
+    /// Tells whether the kernel asks again what a server has died over.
+    pub(crate) const fn is_resent(&self) -> bool {
+        self.header.unique & RESENT != 0
     }
 
     /// Returns what is asked.
@@ -43,7 +59,12 @@ impl<'a> Request<'a> {
 
     /// Tells whether the kernel waits for an answer.
     pub(crate) const fn is_answered(&self) -> bool {
-        !matches!(self.header.opcode, opcode::FORGET | opcode::BATCH_FORGET)
+        !self.is_forgetting()
+    }
+
+    /// Tells whether the kernel forgets something.
+    pub(crate) const fn is_forgetting(&self) -> bool {
+        matches!(self.header.opcode, opcode::FORGET | opcode::BATCH_FORGET)
     }
 
     /// Returns the file that it is about, or the directory of the name that it is about.

@@ -6,15 +6,17 @@
 //! the device.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::fuse::abi::{InHeader, OutHeader, RingCommand, RingHeader, ring};
 use crate::fuse::device::MAX_TRANSFER;
+use crate::fuse::gate::Then;
 use crate::fuse::ops::Requests;
 use crate::fuse::request::Request;
-use crate::sys::{self, CommandRing, Cpus, Errno, SECOND_PART};
+use crate::fuse::serve::Work;
+use crate::sys::{self, CommandRing, Cpus, Errno, SECOND_PART, SlotMemory};
 
 /// Room for an answer to a request that has a payload itself: names are short, and the longest that
 /// is asked for by a name is the value of an attribute.
@@ -28,6 +30,13 @@ pub(crate) struct Share {
     cpu: Option<u16>,
     /// The queue of each slot.
     queues: Vec<u16>,
+}
+
+impl Share {
+    /// Returns the processor that it is for, if it is one.
+    pub(crate) const fn cpu(&self) -> Option<u16> {
+        self.cpu
+    }
 }
 
 /// Divides the queues among threads: several for each processor that runs, one for all others, without
@@ -48,6 +57,8 @@ pub(crate) fn shares(cpus: &Cpus) -> Vec<Share> {
 #[derive(Debug)]
 pub(crate) struct Slots {
     ring: CommandRing,
+    /// The processor that it runs on.
+    cpu: Option<u16>,
     queues: Vec<u16>,
     /// Slots that the kernel has not ended.
     live: usize,
@@ -58,13 +69,24 @@ pub(crate) struct Slots {
 impl Slots {
     /// Makes the slots of the calling thread.
     pub(crate) fn new(share: Share) -> sys::Result<Self> {
-        if let Some(Err(error)) = share.cpu.map(sys::pin_to_cpu) {
-            // It answers all the same, only later.
-            tracing::debug!("{error}");
-        }
+        let Share { cpu, queues } = share;
+        pin(cpu);
         let sizes = (size_of::<RingHeader>(), MAX_TRANSFER as usize);
-        let ring = CommandRing::new(share.queues.len(), sizes)?;
-        Ok(Self { ring, live: share.queues.len(), queues: share.queues, first: None })
+        let ring = CommandRing::new(queues.len(), sizes)?;
+        Ok(Self { ring, cpu, live: queues.len(), queues, first: None })
+    }
+
+    /// Goes on with a slot of another process, which has a request, in the calling thread.
+    pub(crate) fn adopt(queue: u16, memory: SlotMemory) -> sys::Result<Self> {
+        pin(Some(queue));
+        let ring = CommandRing::with(vec![memory], size_of::<RingHeader>())?;
+        Ok(Self { ring, cpu: Some(queue), queues: vec![queue], live: 1, first: Some((0, 0)) })
+    }
+
+    /// Returns the queue and the memory of a slot that another process could go on with: one of a
+    /// processor.
+    pub(crate) fn shared(&self) -> Option<(u16, &SlotMemory)> {
+        self.cpu.map(|queue| (queue, self.ring.shared(0)))
     }
 
     /// Offers the slots to the kernel.
@@ -74,6 +96,7 @@ impl Slots {
             self.ring.push(slot, device, ring::REGISTER, command, true)?;
         }
         self.ring.submit()?;
+        // Of another process there is nothing in them any more.
         self.first = self.ring.ended();
         match self.first {
             Some((slot, result)) if result < 0 => {
@@ -85,16 +108,18 @@ impl Slots {
     }
 
     /// Answers requests until there are no more.
-    pub(crate) fn answer_all(
-        &mut self,
-        requests: &Requests,
-        device: BorrowedFd<'_>,
-    ) -> io::Result<()> {
+    pub(crate) fn answer_all(&mut self, work: &Work, number: usize) -> io::Result<()> {
+        let answered = self.answer_until_end(work, number);
+        work.gate.leave(number);
+        answered
+    }
+
+    fn answer_until_end(&mut self, work: &Work, number: usize) -> io::Result<()> {
         let mut beside = vec![0; BESIDE];
         while self.live > 0 {
             let (slot, result) = match self.first.take() {
                 Some(ended) => ended,
-                None => self.ring.wait()?,
+                None => work.gate.wait(number, || self.ring.wait())?,
             };
             match Errno::from_raw(-result) {
                 _ if result >= 0 => {}
@@ -105,10 +130,16 @@ impl Slots {
                 }
                 _ => return Err(io::Error::from_raw_os_error(-result)),
             }
-            let commit_id = answer(requests, self.ring.memory(slot), &mut beside)
+            if work.gate.pass(number) == Then::End {
+                // The process that goes on answers what is in it.
+                work.left.leave(number);
+                self.live -= 1;
+                continue;
+            }
+            let commit_id = answer(&work.requests, self.ring.memory(slot), &mut beside)
                 .ok_or_else(|| io::Error::other("the kernel sent a request that is cut short"))?;
             let command = self.command(slot, commit_id);
-            self.ring.push(slot, device, ring::COMMIT_AND_FETCH, command, false)?;
+            self.ring.push(slot, work.device.as_fd(), ring::COMMIT_AND_FETCH, command, false)?;
         }
         Ok(())
     }
@@ -116,6 +147,14 @@ impl Slots {
     fn command(&self, slot: usize, commit_id: u64) -> [u8; 80] {
         let qid = self.queues.get(slot).copied().unwrap_or_default();
         zerocopy::transmute!(RingCommand { flags: 0, commit_id, qid, padding: [0; 62] })
+    }
+}
+
+/// Has the calling thread run on a processor.
+fn pin(cpu: Option<u16>) {
+    if let Some(Err(error)) = cpu.map(sys::pin_to_cpu) {
+        // It answers all the same, only later.
+        tracing::debug!("{error}");
     }
 }
 

@@ -4,15 +4,18 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::fuse::abi::init;
 use crate::fuse::backing::Numbers;
 use crate::fuse::device::Device;
 use crate::fuse::error::{Error, Result};
-use crate::fuse::ops::Requests;
+use crate::fuse::handover::Server;
+use crate::fuse::ops::{History, Requests};
 use crate::fuse::options::{Data, MountOptions, Transport};
-use crate::fuse::serve::{self, Rings};
+use crate::fuse::rings::{Giver, Rings};
+use crate::fuse::serve::{self, Serving};
+use crate::fuse::survive::Shared;
 use crate::overlay::{Overlay, Owners, Verify};
 use crate::sys::{self, Errno, Looker, Unmount};
 
@@ -22,10 +25,33 @@ const SUBTYPE: &str = "strata";
 /// A tree that is mounted and being served.
 #[derive(Debug)]
 pub struct Mount {
-    target: PathBuf,
+    shape: Shape,
     transport: Transport,
-    data: Data,
-    serving: Vec<JoinHandle<io::Result<()>>>,
+    serving: Serving,
+    /// What is served, where others will serve it after this process: nothing of it may be closed.
+    shared: Option<Arc<Requests>>,
+}
+
+/// A mount that the kernel has agreed to and that nobody serves yet.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    shape: Shape,
+    device: Arc<Device>,
+    statfs_of: OwnedFd,
+}
+
+/// What does not change as long as a tree is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) target: PathBuf,
+    /// What both sides can do.
+    pub(crate) agreed: u64,
+    /// How long the kernel may believe what it is told.
+    pub(crate) valid: Duration,
+    /// Whether files have access control lists.
+    pub(crate) acl: bool,
+    /// How contents get to programs.
+    pub(crate) data: Data,
 }
 
 /// Mounts a tree; when this returns, the mount has answered.
@@ -37,6 +63,46 @@ pub fn mount(
     options: &MountOptions,
     statfs_of: OwnedFd,
 ) -> Result<Mount> {
+    // It is made before there is anything that it could have of the rings or the device.
+    let looker = Looker::begin(target)?;
+    let rings = Rings::for_transport(options.transport)?;
+    let over_rings = if rings.is_some() { init::OVER_IO_URING } else { 0 };
+    let connection = connect(&overlay, target, options, (statfs_of, over_rings))?;
+    connection.serve(overlay, rings, looker).inspect_err(|_| detach(target))
+}
+
+/// Mounts a tree that servers share which come one after the other.
+///
+/// # Errors
+/// [`Error::CannotSurvive`] when the kernel cannot ask again what nobody has answered.
+pub fn mount_shared(
+    overlay: &mut Overlay,
+    target: &Path,
+    options: &MountOptions,
+    statfs_of: OwnedFd,
+) -> Result<Shared> {
+    let looker = Looker::begin(target)?;
+    let connection = connect(overlay, target, options, (statfs_of, 0))?;
+    let shared = match connection.shape.agreed & init::HAS_RESEND {
+        0 => Err(Error::CannotSurvive),
+        _ => Shared::new(connection, overlay, Some(looker)),
+    };
+    shared.inspect_err(|_| detach(target))
+}
+
+fn detach(target: &Path) {
+    if let Err(error) = sys::unmount(target, Unmount::Detach) {
+        tracing::warn!("{error}");
+    }
+}
+
+/// Mounts a tree and agrees with the kernel; `besides` is asked of it besides.
+fn connect(
+    overlay: &Overlay,
+    target: &Path,
+    options: &MountOptions,
+    (statfs_of, besides): (OwnedFd, u64),
+) -> Result<Connection> {
     check_target(target)?;
     // A file gets exactly the permissions that its maker wanted.
     sys::set_umask(0);
@@ -51,19 +117,14 @@ pub fn mount(
     let owners = overlay.owners();
     let native = owners.map_or(privileged, |owners| owners == Owners::Native);
     let access = Access::new(&options, privileged, native);
-    // It is made before there is anything that it could have of the device.
-    let looker = Looker::begin(target)?;
-    let rings = Rings::for_transport(options.transport)?;
     let device = open_device(target, &options, access, privileged)?;
     let device = Arc::new(Device::new(device));
-    let wanted = wanted(&options, access);
+    let agreed = device.handshake(wanted(&options, access) | besides);
+    let agreed = agreed.map_err(Error::Session).inspect_err(|_| detach(target))?;
     let (valid, acl) = (options.timeout, !options.no_acl);
-    let requests = Requests::new(overlay, &device, statfs_of, valid, acl);
-    serve(requests, device, (wanted, rings, options.data), (target, looker)).inspect_err(|_| {
-        if let Err(error) = sys::unmount(target, Unmount::Detach) {
-            tracing::warn!("{error}");
-        }
-    })
+    let data = options.data.unwrap_or(Data::Cache);
+    let shape = Shape { target: target.to_owned(), agreed, valid, acl, data };
+    Ok(Connection { shape, device, statfs_of })
 }
 
 /// Returns what the kernel is asked to do for a mount.
@@ -79,7 +140,8 @@ fn wanted(options: &MountOptions, access: Access) -> u64 {
         | init::CACHE_SYMLINKS
         | init::DO_READDIRPLUS
         | init::DONT_MASK
-        | init::NO_OPENDIR_SUPPORT;
+        | init::NO_OPENDIR_SUPPORT
+        | init::HAS_RESEND;
     if options.verify() == Verify::Off {
         wanted |= init::NO_OPEN_SUPPORT;
     }
@@ -188,30 +250,64 @@ fn refused(target: &Path, error: &sys::Error) -> Error {
     Error::NoFuse { reason, advice }
 }
 
-/// Agrees with the kernel and begins to serve; returns when the mount has answered.
-fn serve(
-    mut requests: Requests,
-    device: Arc<Device>,
-    (wanted, rings, data): (u64, Option<Rings>, Option<Data>),
-    (target, looker): (&Path, Looker),
-) -> Result<Mount> {
-    let over_rings = if rings.is_some() { init::OVER_IO_URING } else { 0 };
-    let agreed = device.handshake(wanted | over_rings).map_err(Error::Session)?;
-    let rings = rings.filter(|_| agreed & init::OVER_IO_URING != 0);
-    let transport = if rings.is_some() { Transport::IoUring } else { Transport::DevFuse };
-    if agreed & init::HANDLE_KILLPRIV_V2 != 0 {
-        requests.drop_set_ids();
+impl Connection {
+    /// Begins to serve; returns when the mount has answered.
+    fn serve(self, overlay: Overlay, rings: Option<Rings>, looker: Looker) -> Result<Mount> {
+        let rings = rings.filter(|_| self.shape.agreed & init::OVER_IO_URING != 0);
+        let mount = self.begin(overlay, rings, History::Begins)?;
+        match looker.look() {
+            Ok(()) => Ok(mount),
+            Err(error) => {
+                Err(Error::Silent { target: mount.target().to_owned(), source: error.into() })
+            }
+        }
     }
-    let data = data.unwrap_or(Data::Cache);
-    if data == Data::Passthrough {
-        check_passthrough(agreed, &device, &requests)?;
-        requests.pass_through(&device);
+
+    /// Begins to serve.
+    pub(crate) fn begin(
+        self,
+        overlay: Overlay,
+        rings: Option<Rings>,
+        history: History,
+    ) -> Result<Mount> {
+        let transport = if rings.is_some() { Transport::IoUring } else { Transport::DevFuse };
+        let shape = self.shape();
+        let serving = serve::begin(self.served(overlay, history)?, rings)?;
+        Ok(Mount { shape, transport, serving, shared: None })
     }
-    let serving = serve::begin(&(Arc::new(requests), device), rings)?;
-    looker
-        .look()
-        .map_err(|error| Error::Silent { target: target.to_owned(), source: error.into() })?;
-    Ok(Mount { target: target.to_owned(), transport, data, serving })
+
+    /// Returns the connection that another process has made.
+    pub(crate) fn taken_over(shape: Shape, device: OwnedFd, statfs_of: OwnedFd) -> Self {
+        Self { shape, device: Arc::new(Device::new(device)), statfs_of }
+    }
+
+    /// Returns what threads need to serve.
+    pub(crate) fn served(
+        self,
+        overlay: Overlay,
+        history: History,
+    ) -> Result<(Arc<Requests>, Arc<Device>)> {
+        let Self { device, statfs_of, shape: Shape { agreed, valid, acl, data, .. } } = self;
+        let mut requests = Requests::new(overlay, &device, statfs_of, (valid, acl), history);
+        if agreed & init::HANDLE_KILLPRIV_V2 != 0 {
+            requests.drop_set_ids();
+        }
+        if data == Data::Passthrough {
+            check_passthrough(agreed, &device, &requests)?;
+            requests.pass_through(&device);
+        }
+        Ok((Arc::new(requests), device))
+    }
+
+    /// Returns where it is mounted.
+    pub(crate) fn target(&self) -> &Path {
+        &self.shape.target
+    }
+
+    /// Returns what does not change.
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
 }
 
 /// Checks that the kernel reads and writes files itself.
@@ -233,9 +329,26 @@ fn check_passthrough(agreed: u64, device: &Device, requests: &Requests) -> Resul
 }
 
 impl Mount {
+    /// Returns a mount of which this process is one of several servers.
+    pub(crate) const fn shared(shape: Shape, serving: Serving, requests: Arc<Requests>) -> Self {
+        Self { shape, transport: Transport::DevFuse, serving, shared: Some(requests) }
+    }
+
+    /// Returns this server as the process sees it that is to go on in its place. To be called once, before
+    /// [`Mount::wait`].
+    pub fn server(&mut self) -> Server {
+        Server::new(self.shape.clone(), &mut self.serving)
+    }
+
+    /// Returns who gives slots to the threads of this server that another one has had; none if there is
+    /// none.
+    pub const fn giver(&mut self) -> Option<Giver> {
+        self.serving.giver.take()
+    }
+
     /// Returns where the tree is mounted.
     pub fn target(&self) -> &Path {
-        &self.target
+        &self.shape.target
     }
 
     /// Returns how requests come.
@@ -245,13 +358,13 @@ impl Mount {
 
     /// Returns how contents get to programs.
     pub const fn data(&self) -> Data {
-        self.data
+        self.shape.data
     }
 
     /// Serves until the tree is unmounted, by this process when it is told to end (SIGTERM, SIGINT,
     /// SIGHUP) or by another one.
     pub fn wait(self) -> Result<()> {
-        let Self { target, serving, .. } = self;
+        let Self { shape: Shape { target, .. }, serving, shared, .. } = self;
         let unmount_on_signal = std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
@@ -263,14 +376,24 @@ impl Mount {
                 }
             })
             .map_err(Error::Session)?;
-        let served = serving.into_iter().map(|thread| {
+        let served = serving.threads.into_iter().map(|thread| {
             let panicked = |_| Err(io::Error::other("a serving thread ended in a panic"));
             thread.join().unwrap_or_else(panicked)
         });
         // All of them end before one is believed.
         let served: Vec<_> = served.collect();
+        while serving.work.gate.has_ended() {
+            // Another process serves. Nothing is to be put in order here: who has handed over ends the
+            // process.
+            std::thread::park();
+        }
         // It waits for a signal that no longer matters and ends with the process.
         drop(unmount_on_signal);
+        // Who listens for a successor keeps the tree, so it is not put in order by being dropped.
+        serving.work.requests.end();
+        if let Some(requests) = shared {
+            std::mem::forget(requests);
+        }
         served.into_iter().collect::<io::Result<()>>().map_err(Error::Session)
     }
 }

@@ -19,6 +19,8 @@ use crate::overlay::Ino;
 /// The threads that were told of a directory since the kernel was last told to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Threads {
+    /// None; only noted where it would not be known otherwise.
+    None,
     One(u32),
     Several,
 }
@@ -30,7 +32,11 @@ impl Threads {
 
     /// Tells whether there may be another one than that of a request.
     fn are_others(self, request: &Request<'_>) -> bool {
-        self == Self::Several || self != Self::of(request)
+        match self {
+            Self::None => false,
+            Self::One(_) => self != Self::of(request),
+            Self::Several => true,
+        }
     }
 }
 
@@ -43,12 +49,14 @@ pub(crate) struct Told {
     /// How often names were changed anywhere.
     changes: AtomicU64,
     device: Arc<Device>,
+    /// Who was told of a directory by a server before this one, nobody knows.
+    goes_on: bool,
 }
 
 impl Told {
-    pub(crate) fn new(device: Arc<Device>) -> Self {
+    pub(crate) fn new(device: Arc<Device>, goes_on: bool) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self { shards, changes: AtomicU64::new(0), device }
+        Self { shards, changes: AtomicU64::new(0), device, goes_on }
     }
 
     /// Returns how many changes of names there were.
@@ -63,12 +71,12 @@ impl Told {
         self.shard(dir)
             .lock()
             .entry(dir)
-            .and_modify(|known| {
-                if known.are_others(request) {
-                    *known = Threads::Several;
-                }
+            .and_modify(|known| match known {
+                Threads::None => *known = threads,
+                known if known.are_others(request) => *known = Threads::Several,
+                Threads::One(_) | Threads::Several => {}
             })
-            .or_insert(threads);
+            .or_insert(if self.goes_on { Threads::Several } else { threads });
         self.changes() != changes
     }
 
@@ -77,8 +85,15 @@ impl Told {
         self.changes.fetch_add(1, Ordering::SeqCst);
         let were_told = {
             let mut shard = self.shard(dir).lock();
-            let others = shard.get(&dir).is_some_and(|threads| threads.are_others(request));
-            others && shard.remove(&dir).is_some()
+            let nobody_knows = if self.goes_on { Threads::Several } else { Threads::None };
+            let told = shard.get(&dir).copied().unwrap_or(nobody_knows);
+            let others = told.are_others(request);
+            if others && self.goes_on {
+                shard.insert(dir, Threads::None);
+            } else if others {
+                shard.remove(&dir);
+            }
+            others
         };
         if were_told {
             self.forget_attributes(dir);

@@ -134,6 +134,7 @@ impl Overlay {
         let (atime, mtime) = (SetTime::To(stat.atime), SetTime::To(stat.mtime));
         sys::set_times(marked.fd.as_fd(), atime, mtime)?;
         let inode = sys::fstat(marked.fd.as_fd())?.ino;
+        self.number_otherwise(node, inode)?;
         let name = node.state.lock().names.first().cloned();
         if let Some(Name { dir, name }) = name {
             let dir = self.dir_fd(&dir)?;

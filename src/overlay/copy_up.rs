@@ -33,6 +33,13 @@ pub(crate) enum Need {
     Content(u64),
 }
 
+/// Whether a copy says itself what it was copied from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Marked,
+    Unmarked,
+}
+
 /// The whole content.
 pub(crate) const WHOLE: Need = Need::Content(u64::MAX);
 
@@ -65,7 +72,10 @@ impl Overlay {
             (state.upper.is_some(), state.content_in_lower)
         };
         match need {
-            _ if !in_upper => self.copy_up_file(node, need)?,
+            _ if !in_upper => self.copy_up_file(node, need).inspect_err(|_| {
+                let noted = std::mem::take(&mut node.state.lock().number);
+                drop(noted);
+            })?,
             Need::Content(keep) if content_in_lower => self.copy_up_content(node, keep)?,
             Need::Metadata | Need::Content(_) => {}
         }
@@ -129,9 +139,12 @@ impl Overlay {
         let upper = self.changeable()?;
         let (copy, inode) = self.make_dir_copy(upper, node)?;
         upper.forget_name(&copy)?;
+        let pin = self.new_pin((node.ino, node.kind, node.lower), inode, copy.fd)?;
         let mut state = node.state.lock();
         state.upper = Some(inode);
-        state.pin = Some(Arc::new(copy.fd));
+        state.pin = Some(pin);
+        let note = state.gone_note.take();
+        drop((state, note));
         Ok(())
     }
 
@@ -154,7 +167,7 @@ impl Overlay {
         let names = if gone { Vec::new() } else { self.names_in_upper(id)? };
         let attr = self.lower.attr(id)?;
         let copy = self.make_copy(upper, id, &attr)?;
-        let stays = self.fill_copy(upper, &copy, id, &attr, need)?;
+        let stays = self.fill_copy(upper, &copy, (node, id), &attr, need)?;
         let inode = sys::fstat(copy.fd.as_fd())?.ino;
         let more_links = self.add_to_index(&copy, id, &names)?;
         self.place_copy(upper, &copy, id, &names)?;
@@ -163,7 +176,8 @@ impl Overlay {
         }
         let pin = if names.is_empty() {
             upper.forget_name(&copy)?;
-            Some(Arc::new(sys::dup(copy.fd.as_fd())?))
+            let fd = sys::dup(copy.fd.as_fd())?;
+            Some(self.new_pin((node.ino, node.kind, node.lower), inode, fd)?)
         } else {
             None
         };
@@ -173,6 +187,8 @@ impl Overlay {
         state.pin = pin;
         state.more_links = more_links;
         state.content_in_lower = stays;
+        let note = state.gone_note.take();
+        drop((state, note));
         Ok(())
     }
 
@@ -201,7 +217,7 @@ impl Overlay {
         &self,
         upper: &Upper,
         copy: &Temporary,
-        id: LowerId,
+        (node, id): (&Arc<Node>, LowerId),
         attr: &LowerAttr,
         need: Need,
     ) -> Result<bool> {
@@ -222,7 +238,9 @@ impl Overlay {
             }
         }
         copy_xattrs(&*self.lower, upper, id, fd)?;
-        self.mark_origin(upper, fd, kind, id)?;
+        if self.mark_origin(upper, fd, kind, id)? == Origin::Unmarked {
+            self.number_otherwise(node, sys::fstat(fd)?.ino)?;
+        }
         // Who keeps less of it than there is changes it, and that is its time.
         let is_cut = matches!(need, Need::Content(keep) if keep < attr.size);
         if !is_cut {
@@ -241,7 +259,7 @@ impl Overlay {
         fd: BorrowedFd<'_>,
         kind: Kind,
         id: LowerId,
-    ) -> Result<()> {
+    ) -> Result<Origin> {
         let number = id.0.to_string();
         match upper.namespace().set(XattrTarget::Fd(fd), Mark::Origin, number.as_bytes()) {
             // Without privilege only files and directories have marks: the number is lost when the
@@ -251,9 +269,9 @@ impl Overlay {
                     && kind != Kind::Regular
                     && !self.lower.knows_all_names() =>
             {
-                Ok(())
+                Ok(Origin::Unmarked)
             }
-            other => other,
+            other => other.map(|()| Origin::Marked),
         }
     }
 

@@ -1,4 +1,7 @@
 //! Making files, and giving files more names.
+//!
+//! Asked for again, a name that is there is the one that an earlier attempt has made. That may lack
+//! something; but nobody has seen it, so another one takes its place.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -6,9 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::layer::Kind;
+use crate::overlay::attempt::Attempt;
 use crate::overlay::copy_up::Need;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::node::{Heritage, Node, State};
+use crate::overlay::node::{Heritage, Node, Numbered, State};
+use crate::overlay::notes::Fact;
 use crate::overlay::place::Place;
 use crate::overlay::upper::{Child, Mark, Mask, Meta, New};
 use crate::overlay::{Attr, Ino, Overlay, Owners};
@@ -48,6 +53,7 @@ impl Overlay {
         new: NewFile<'_>,
         mode: u32,
         caller: Caller,
+        attempt: Attempt<'_>,
     ) -> Result<Attr> {
         let new = match new {
             NewFile::Directory => New::Directory,
@@ -55,15 +61,22 @@ impl Overlay {
             NewFile::Node(Kind::Regular, _) => New::File,
             NewFile::Node(kind, device) => New::Node(kind, device),
         };
-        let made = self.make_node(dir, name, new, mode, caller)?;
+        let made = self.make_node(dir, name, new, mode, caller, attempt)?;
         self.told_made(made.node, made.attr)
     }
 
     /// Makes a regular file that will be written to, and returns its attributes. The kernel now knows
     /// the inode.
-    pub fn create(&self, dir: Ino, name: &OsStr, mode: u32, caller: Caller) -> Result<Attr> {
-        let Made { node, fd, attr } = self.make_node(dir, name, New::File, mode, caller)?;
-        self.told_open(node, fd, attr)
+    pub fn create(
+        &self,
+        dir: Ino,
+        name: &OsStr,
+        mode: u32,
+        caller: Caller,
+        attempt: Attempt<'_>,
+    ) -> Result<Attr> {
+        let made = self.make_node(dir, name, New::File, mode, caller, attempt)?;
+        self.told_open(made.node, made.fd, made.attr)
     }
 
     fn told_open(&self, node: Arc<Node>, fd: OwnedFd, attr: Option<Attr>) -> Result<Attr> {
@@ -89,16 +102,19 @@ impl Overlay {
         let own = self.upper_ino(stat.ino);
         // A file that is gone may still be known by the number of its inode.
         let ino = if self.nodes.get(own).is_some() { self.spare_ino() } else { own };
-        let pin = Arc::new(sys::dup(fd.as_fd())?);
+        let pin = self.new_pin((ino, Kind::Regular, None), stat.ino, sys::dup(fd.as_fd())?)?;
         let generation = self.generation(ino, &stat);
         let state = State { upper: Some(stat.ino), pin: Some(pin), generation, ..State::default() };
         let node = self.nodes.get_or_make(ino, || Node::new(ino, Kind::Regular, None, state));
+        if ino != own {
+            self.number_otherwise(&node, stat.ino)?;
+        }
         self.told_open(node, fd, None)
     }
 
     /// Gives a file another name and returns its attributes. The kernel now knows the inode once
     /// more.
-    pub fn link(&self, ino: Ino, dir: Ino, name: &OsStr) -> Result<Attr> {
+    pub fn link(&self, ino: Ino, dir: Ino, name: &OsStr, attempt: Attempt<'_>) -> Result<Attr> {
         check_name(name)?;
         let upper = self.changeable()?;
         let node = self.node(&self.place(ino)?)?;
@@ -106,8 +122,9 @@ impl Overlay {
             return Err(Error::NotPermitted("a directory has one name"));
         }
         let dir_place = self.dir_place(dir)?;
-        if self.child(&dir_place, name)?.is_some() {
-            return Err(Error::Exists);
+        if let Some(child) = self.child(&dir_place, name)? {
+            let is_done = attempt.is_again() && self.ino(&child) == ino;
+            return if is_done { self.linked(node) } else { Err(Error::Exists) };
         }
         let dir = self.upper_dir(&dir_place)?;
         self.copy_up(&node, Need::Metadata)?;
@@ -123,10 +140,15 @@ impl Overlay {
             Child::Whiteout => upper.link_over(file.as_fd(), dir_fd.as_fd(), name)?,
         }
         node.add_name(&dir, name);
-        // It can be found again, if it had no name before.
-        let pin = node.state.lock().pin.take();
         dir.changed(0);
-        drop((pin, _change));
+        drop(_change);
+        self.linked(node)
+    }
+
+    /// Returns the attributes of a file that has got a name, and can be found by it if it had none.
+    fn linked(&self, node: Arc<Node>) -> Result<Attr> {
+        let pin = node.state.lock().pin.take();
+        drop(pin);
         self.told_made(node, None)
     }
 
@@ -151,6 +173,7 @@ impl Overlay {
         new: New<'_>,
         mode: u32,
         caller: Caller,
+        attempt: Attempt<'_>,
     ) -> Result<Made> {
         check_name(name)?;
         let upper = self.changeable()?;
@@ -161,26 +184,25 @@ impl Overlay {
             Place::Node(node) => node.lower,
         };
         let in_lower = self.lower_child(below, name)?.is_some();
-        if in_lower && self.child(&place, name)?.is_some() {
-            return Err(Error::Exists);
-        }
+        let is_anew = (in_lower || attempt.is_again())
+            && self.check_is_free(&place, name, new, attempt)? == Free::ButForAttempt;
         let dir = self.upper_dir(&place)?;
         let (is_dir, heritage) = (matches!(new, New::Directory), self.heritage(&dir)?);
         let meta = new_meta(heritage, is_dir, mode, caller, self.owners());
         let fd = self.dir_fd(&dir)?;
-        if !in_lower {
+        if !in_lower && !is_anew {
             // As a rule the upper has nothing either: making says if it has.
             let mask = mask(heritage, caller.umask);
             match upper.make_in_place(fd.as_fd(), name, new, meta, mask) {
                 Err(Error::Sys(error)) if error.errno() == Errno::EEXIST => {}
-                made => return Ok(self.made_in_place(&dir, name, new, made?)),
+                made => return self.made_in_place(&dir, name, new, made?),
             }
         }
         match self.upper_child(&dir, name)? {
-            Child::There(_) => return Err(Error::Exists),
+            Child::There(_) if !is_anew => return Err(Error::Exists),
             Child::Nothing if in_lower => return Err(Error::Exists),
             Child::Nothing => return Err(Error::Stale(dir.ino.0)),
-            Child::Whiteout => {}
+            Child::There(_) | Child::Whiteout => {}
         }
         let aside = upper.make_aside(fd.as_fd(), new, meta, caller.umask)?;
         if is_dir && self.lower_has(dir.lower, name)? {
@@ -189,7 +211,7 @@ impl Overlay {
             upper.namespace().set(target, Mark::Opaque, b"y")?;
         }
         upper.place_over_whiteout(&aside, is_dir, fd.as_fd(), name)?;
-        dir.changed(i64::from(is_dir));
+        dir.changed(i64::from(is_dir && !is_anew));
         let node = self.node_in_upper(&dir, name, sys::fstat(aside.fd.as_fd())?)?;
         Ok(Made { node, fd: aside.fd, attr: None })
     }
@@ -201,12 +223,12 @@ impl Overlay {
         name: &OsStr,
         new: New<'_>,
         (fd, shown): (OwnedFd, Stat),
-    ) -> Made {
+    ) -> Result<Made> {
         dir.changed(i64::from(matches!(new, New::Directory)));
         let kind = Kind::of(shown.mode);
-        let node = self.node_with(None, (kind, &shown), None, &State::default(), (dir, name));
+        let node = self.node_with(None, (kind, &shown), None, &State::default(), (dir, name))?;
         let attr = Some(self.attr_as_made(&node, &shown));
-        Made { node, fd, attr }
+        Ok(Made { node, fd, attr })
     }
 
     /// Returns what new files get from a directory of the upper.
@@ -224,6 +246,40 @@ impl Overlay {
             now.heritage = Some(heritage);
         }
         Ok(heritage)
+    }
+
+    /// Checks that a name belongs to nobody: what an earlier attempt has made, complete or not, nobody
+    /// has seen.
+    fn check_is_free(
+        &self,
+        dir: &Place,
+        name: &OsStr,
+        new: New<'_>,
+        attempt: Attempt<'_>,
+    ) -> Result<Free> {
+        let Some(child) = self.child(dir, name)? else { return Ok(Free::Wholly) };
+        let Place::Node(node) = child else { return Err(Error::Exists) };
+        let is_dir = matches!(new, New::Directory);
+        if !attempt.is_again() || !node.is_in_upper() || (node.kind == Kind::Directory) != is_dir {
+            return Err(Error::Exists);
+        }
+        let is_empty = match new {
+            New::Directory => self.is_empty(&Place::Node(node))?,
+            New::File => self.raw_stat(&node)?.0.size == 0,
+            New::Symlink(_) | New::MarkedSymlink(_) | New::Node(..) => true,
+        };
+        if is_empty { Ok(Free::ButForAttempt) } else { Err(Error::Exists) }
+    }
+
+    /// Notes that a file of the upper has another number than its place says.
+    pub(crate) fn number_otherwise(&self, node: &Arc<Node>, inode: u64) -> Result<()> {
+        if let Some(again) = &self.again {
+            again.forget_number(node.ino);
+        }
+        let note = self.note(Fact::Number { ino: node.ino, inode })?;
+        let earlier = std::mem::replace(&mut node.state.lock().number, Numbered::Otherwise(note));
+        drop(earlier);
+        Ok(())
     }
 
     /// Returns the attributes that a file of the upper shows, without its number of links.
@@ -251,6 +307,15 @@ impl Overlay {
         dir.state.lock().dir.impure = true;
         Ok(())
     }
+}
+
+/// Whether anything has a name that nobody has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Free {
+    /// Nothing has.
+    Wholly,
+    /// What an earlier attempt has made does.
+    ButForAttempt,
 }
 
 /// A file that was made.

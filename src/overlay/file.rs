@@ -5,12 +5,14 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::layer::Kind;
 use crate::overlay::copy_up::{Need, WHOLE};
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::{LowerFile, read_fully};
 use crate::overlay::node::Node;
+use crate::overlay::notes::Fact;
 use crate::overlay::open::{Content, Opened};
 use crate::overlay::place::Place;
 use crate::overlay::upper::Upper;
@@ -58,6 +60,7 @@ impl Overlay {
         let written = file.write_all_at(bytes, offset);
         if let (Err(error), Some(upper)) = (&written, &self.upper) {
             upper.note_failed_write(error);
+            self.note_losses(upper);
         }
         Ok(written?)
     }
@@ -166,6 +169,18 @@ impl Overlay {
             self.check_all_losses();
         }
         upper.check_losses()
+    }
+
+    /// Writes down that changes are lost, when they are.
+    pub(crate) fn note_losses(&self, upper: &Upper) {
+        if !upper.has_lost() || self.lost_is_noted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        match self.note(Fact::Lost) {
+            // It stays so as long as the mount.
+            Ok(note) => std::mem::forget(note),
+            Err(error) => tracing::warn!("{error}"),
+        }
     }
 
     /// Makes the names of a directory durable.

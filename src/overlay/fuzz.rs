@@ -140,7 +140,7 @@ pub(crate) fn upper(data: &[u8], folder: &Path) {
         let Ok(attr) = overlay.lookup(Ino::ROOT, OsStr::new(name)) else { continue };
         let size = Some(1);
         drop(overlay.setattr(attr.ino, SetAttr { size, ..SetAttr::default() }));
-        drop(overlay.unlink(Ino::ROOT, OsStr::new(name)));
+        drop(overlay.unlink(Ino::ROOT, OsStr::new(name), Attempt::Only));
     }
 }
 

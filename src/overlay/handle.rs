@@ -18,7 +18,7 @@ use crate::sys::Stat;
 
 /// What is walked to find a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Extent {
+pub(crate) enum Extent {
     /// Directories in the upper, and what it has in them.
     Upper,
     /// All that the union shows.
@@ -88,7 +88,7 @@ impl Overlay {
     }
 
     /// Looks under the names that the lower has of a file with this number.
-    fn by_lower_names(&self, ino: Ino) -> Result<Option<Place>> {
+    pub(crate) fn by_lower_names(&self, ino: Ino) -> Result<Option<Place>> {
         let id = ino.0.checked_sub(1).map(LowerId);
         let Some(id) = id.filter(|id| self.lower.contains(*id)) else { return Ok(None) };
         for (dir, name) in self.lower.names(id)? {
@@ -134,7 +134,7 @@ impl Overlay {
         Ok(None)
     }
 
-    fn names_to_search(&self, dir: &Place, extent: Extent) -> Result<HashSet<OsString>> {
+    pub(crate) fn names_to_search(&self, dir: &Place, extent: Extent) -> Result<HashSet<OsString>> {
         let mut names = HashSet::new();
         if let Place::Node(node) = dir
             && node.is_in_upper()
@@ -159,7 +159,7 @@ impl Overlay {
     }
 
     /// Returns what has a name, unless nobody may have it.
-    fn child_if_any(&self, dir: &Place, name: &OsStr) -> Result<Option<Place>> {
+    pub(crate) fn child_if_any(&self, dir: &Place, name: &OsStr) -> Result<Option<Place>> {
         match self.child(dir, name) {
             Err(error) if error.refused_kind().is_some() => Ok(None),
             other => other,
@@ -174,8 +174,8 @@ mod tests {
 
     use super::*;
     use crate::overlay::{
-        Caller, DirsLower, Links, LowerDirs, NewFile, Owners, Rename, SetAttr, Sync, UpperDirs,
-        Writes,
+        Attempt, Caller, DirsLower, Links, LowerDirs, NewFile, Owners, Rename, SetAttr, Sync,
+        UpperDirs, Writes,
     };
 
     const CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
@@ -227,12 +227,18 @@ mod tests {
 
     fn change(overlay: &Overlay) {
         let d = number(overlay, "d");
-        overlay.make(d, "new".as_ref(), NewFile::Node(Kind::Regular, 0), 0o644, CALLER).unwrap();
+        overlay
+            .make(d, "new".as_ref(), NewFile::Node(Kind::Regular, 0), 0o644, CALLER, Attempt::Only)
+            .unwrap();
         let set = SetAttr { mode: Some(0o600), ..SetAttr::default() };
         overlay.setattr(number(overlay, "a"), set).unwrap();
         let root = Ino::ROOT;
-        overlay.rename((root, "a".as_ref()), (d, "moved".as_ref()), Rename::Replace).unwrap();
-        overlay.rename((root, "d".as_ref()), (root, "e".as_ref()), Rename::Replace).unwrap();
+        overlay
+            .rename((root, "a".as_ref()), (d, "moved".as_ref()), Rename::Replace, Attempt::Only)
+            .unwrap();
+        overlay
+            .rename((root, "d".as_ref()), (root, "e".as_ref()), Rename::Replace, Attempt::Only)
+            .unwrap();
     }
 
     const SHOWN: [&str; 7] = ["b", "e", "e/in", "e/sub", "e/sub/deep", "e/new", "e/moved"];
@@ -275,9 +281,9 @@ mod tests {
         let attrs = SHOWN.map(|path| overlay.getattr(number(&overlay, path)).unwrap());
         let e = number(&overlay, "e");
         for name in ["in", "new", "moved"] {
-            overlay.unlink(e, name.as_ref()).unwrap();
+            overlay.unlink(e, name.as_ref(), Attempt::Only).unwrap();
         }
-        overlay.unlink(Ino::ROOT, "b".as_ref()).unwrap();
+        overlay.unlink(Ino::ROOT, "b".as_ref(), Attempt::Only).unwrap();
         drop(overlay);
         for (path, attr) in SHOWN.iter().zip(attrs) {
             let overlay = mounted(folder.path());
@@ -294,7 +300,8 @@ mod tests {
         for number in 0..100 {
             let name = format!("{number}");
             let file = NewFile::Node(Kind::Regular, 0);
-            let made = overlay.make(Ino::ROOT, name.as_ref(), file, 0o644, CALLER).unwrap();
+            let only = Attempt::Only;
+            let made = overlay.make(Ino::ROOT, name.as_ref(), file, 0o644, CALLER, only).unwrap();
             assert_ne!((made.ino, made.generation), (attr.ino, attr.generation));
         }
     }
@@ -304,7 +311,7 @@ mod tests {
         let folder = folder();
         let overlay = mounted(folder.path());
         let made = overlay.create_nameless(Ino::ROOT, 0o644, CALLER).unwrap();
-        let linked = overlay.link(made.ino, Ino::ROOT, "named".as_ref()).unwrap();
+        let linked = overlay.link(made.ino, Ino::ROOT, "named".as_ref(), Attempt::Only).unwrap();
         drop(overlay);
         assert_ne!(made.generation, 0);
         let overlay = mounted(folder.path());

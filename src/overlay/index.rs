@@ -10,12 +10,18 @@ use std::sync::Arc;
 
 use crate::layer::Kind;
 use crate::overlay::Overlay;
+use crate::overlay::attempt::Attempt;
 use crate::overlay::copy_up::{Need, keeping_times};
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::LowerId;
 use crate::overlay::node::{Name, Node};
 use crate::overlay::upper::{Child, KeptLinks, Mark, Temporary};
 use crate::sys::{self, Errno, XattrTarget};
+
+/// Where an attempt notes the number of more names that follows from giving a name in the upper, and what
+/// is added to it there.
+const NAMED: usize = 3;
+const SOME: i64 = 1 << 32;
 
 impl Overlay {
     /// Tells whether a file has names in the lower that are not known.
@@ -51,6 +57,7 @@ impl Overlay {
         let known = i64::try_from(names.len()).unwrap_or(i64::MAX);
         let more = all - known - 1;
         let (fd, (index, name)) = (copy.fd.as_fd(), upper.in_index(id.0)?);
+        // It is found in the index from now on, and has not got the names.
         self.note_links(fd, KeptLinks::All(all))?;
         match sys::link_fd(fd, index.as_fd(), &name) {
             // A crash came before the copy that is there got a name.
@@ -69,11 +76,15 @@ impl Overlay {
         node: &Arc<Node>,
         dir: &Arc<Node>,
         name: &OsStr,
+        attempt: Attempt<'_>,
     ) -> Result<()> {
         let Some(more) = node.state.lock().more_links else { return Ok(()) };
         if !matches!(self.upper_child(dir, name)?, Child::Nothing) {
-            return Ok(());
+            // An earlier attempt may have come to the name, and not to the number.
+            let noted = attempt.noted(NAMED).map(|noted| noted.cast_signed() - SOME);
+            return noted.map_or(Ok(()), |more| self.shows_more(node, more));
         }
+        attempt.note(NAMED, (more - 1 + SOME).cast_unsigned());
         let (file, _) = self.open_node(node)?;
         let dir_fd = self.dir_fd(dir)?;
         let all = i64::try_from(sys::fstat(file.as_fd())?.nlink).unwrap_or(i64::MAX) + more;
@@ -90,12 +101,13 @@ impl Overlay {
 
     /// Notes that the union shows one name less of a file of the index, for the links that it has.
     pub(crate) fn shows_one_less(&self, node: &Arc<Node>) -> Result<()> {
-        let more = {
-            let mut state = node.state.lock();
-            let Some(more) = &mut state.more_links else { return Ok(()) };
-            *more -= 1;
-            *more
-        };
+        let more = node.state.lock().more_links;
+        more.map_or(Ok(()), |more| self.shows_more(node, more - 1))
+    }
+
+    /// Notes how many more names than links the union shows of a file of the index.
+    pub(crate) fn shows_more(&self, node: &Arc<Node>, more: i64) -> Result<()> {
+        node.state.lock().more_links = Some(more);
         let (file, _) = self.open_node(node)?;
         self.note_links(file.as_fd(), KeptLinks::More(more))
     }
@@ -119,5 +131,69 @@ impl Overlay {
         sys::unlink(index.as_fd(), &name)?;
         node.state.lock().more_links = None;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::overlay::{
+        DirsLower, Ino, Links, LowerDirs, Owners, SetAttr, Sync, UpperDirs, Writes,
+    };
+
+    fn mounted(folder: &Path) -> Overlay {
+        let (upper, work) = (folder.join("upper"), folder.join("work"));
+        let lower = LowerDirs {
+            dirs: vec![folder.join("low")],
+            data_only: Vec::new(),
+            upper: Some(upper.clone()),
+            user_marks: false,
+            owners: Owners::Native,
+            static_links: false,
+            follow_redirects: true,
+            links: Links::Kept,
+        };
+        let (sync, owners) = (Sync::Never, None);
+        let dirs = UpperDirs { upper: &upper, work: &work, sync, owners, writes: Writes::ALL };
+        loop {
+            match Overlay::writable(Box::new(DirsLower::open(&lower).unwrap()), dirs) {
+                // A process that another test begins has a copy of the lock until it runs.
+                Err(Error::InUse(_)) => std::thread::yield_now(),
+                mounted => return mounted.unwrap(),
+            }
+        }
+    }
+
+    fn links(overlay: &Overlay, name: &str) -> u32 {
+        overlay.lookup(Ino::ROOT, name.as_ref()).unwrap().nlink
+    }
+
+    #[test]
+    fn regression_a_copy_that_was_cut_short_has_lost_no_names() {
+        let folder = tempfile::tempdir().unwrap();
+        for dir in ["low", "upper", "work"] {
+            fs::create_dir(folder.path().join(dir)).unwrap();
+        }
+        fs::write(folder.path().join("low/one"), "content").unwrap();
+        fs::hard_link(folder.path().join("low/one"), folder.path().join("low/two")).unwrap();
+        let overlay = mounted(folder.path());
+        let ino = overlay.lookup(Ino::ROOT, "one".as_ref()).unwrap().ino;
+        let mode = Some(0o600);
+        overlay.setattr(ino, SetAttr { mode, ..SetAttr::default() }).unwrap();
+        assert_eq!((links(&overlay, "one"), links(&overlay, "two")), (2, 2));
+        // It was in the index, and came to have no name in the upper.
+        let copy = overlay.open_node(&overlay.nodes.get(ino).unwrap()).unwrap().0;
+        overlay.note_links(copy.as_fd(), KeptLinks::All(2)).unwrap();
+        fs::remove_file(folder.path().join("upper/one")).unwrap();
+        drop(overlay);
+        let overlay = mounted(folder.path());
+        assert_eq!((links(&overlay, "one"), links(&overlay, "two")), (2, 2));
+        overlay.unlink(Ino::ROOT, "one".as_ref(), Attempt::Only).unwrap();
+        assert_eq!(links(&overlay, "two"), 1);
+        drop(overlay);
+        assert_eq!(links(&mounted(folder.path()), "two"), 1);
     }
 }

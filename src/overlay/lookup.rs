@@ -194,7 +194,13 @@ impl Overlay {
             },
             ..State::default()
         };
-        Ok((self.node_with(number, (kind, &stat), lower, &state, (dir, name)), shown))
+        let node = self.node_with(number, (kind, &stat), lower, &state, (dir, name))?;
+        // The place will say something else when what has the number now is gone.
+        let is_put_off = kind != Kind::Directory && marks.origin.is_some() && number.is_none();
+        if is_put_off && !node.state.lock().number.is_noted() {
+            self.number_otherwise(&node, stat.ino)?;
+        }
+        Ok((node, shown))
     }
 
     /// Returns the node of a file that the upper has under a name.
@@ -205,9 +211,11 @@ impl Overlay {
         lower: Option<LowerFound>,
         rest: &State,
         (dir, name): (&Arc<Node>, &OsStr),
-    ) -> Arc<Node> {
+    ) -> Result<Arc<Node>> {
         let own = self.upper_ino(stat.ino);
-        let mut ino = number.unwrap_or(own);
+        let by_place = number.unwrap_or(own);
+        let given = self.again.as_ref().and_then(|again| again.number(stat.ino));
+        let mut ino = given.unwrap_or(by_place);
         let state = |ino| State {
             upper: Some(stat.ino),
             generation: self.generation(ino, stat),
@@ -225,8 +233,11 @@ impl Overlay {
             // Another file has the number that this one should have.
             ino = if ino == own { self.spare_ino() } else { own };
         };
+        if ino != by_place && !node.state.lock().number.is_noted() {
+            self.number_otherwise(&node, stat.ino)?;
+        }
         node.add_name(dir, name);
-        node
+        Ok(node)
     }
 
     /// Returns the lower directory that is merged below a directory of the upper.
@@ -327,7 +338,7 @@ impl Overlay {
     }
 
     /// Returns the node of a lower file that was copied up under another of its names.
-    fn node_in_index(&self, found: &LowerFound) -> Result<Option<Arc<Node>>> {
+    pub(crate) fn node_in_index(&self, found: &LowerFound) -> Result<Option<Arc<Node>>> {
         let id = found.id;
         let upper = self.writable_or_seen()?;
         let Some((stat, marks)) = upper.indexed(id.0)? else { return Ok(None) };

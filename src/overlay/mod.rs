@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `lookup` | `namei.c` | where a name is |
 //! | `handle` | `export.c` | what has a number |
+//! | `again`, `notes`, `attempt`, `carry` | | going on after another server |
 //! | `readdir` | `readdir.c` | merging listings |
 //! | `create`, `remove`, `rename` | `dir.c` | changing names |
 //! | `copy_up` | `copy_up.c` | making a lower file writable |
@@ -28,7 +29,10 @@
     reason = "a crash leaves a dead mount under somebody's program"
 )]
 
+mod again;
+mod attempt;
 mod attr;
+mod carry;
 mod changes;
 mod copy_up;
 mod create;
@@ -43,6 +47,7 @@ mod item;
 mod lookup;
 mod lower;
 mod node;
+mod notes;
 mod open;
 mod place;
 mod privilege;
@@ -53,13 +58,14 @@ mod upper;
 mod xattr;
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
+use crate::overlay::again::Again;
 use crate::overlay::node::{Node, Nodes, State};
 use crate::overlay::open::FileCache;
 use crate::overlay::readdir::OpenDirs;
@@ -68,7 +74,9 @@ use crate::sys::{self, Time};
 
 pub use crate::layer::{Kind, Verify};
 pub use crate::sys::SetXattr;
+pub use attempt::{Attempt, MEMO_WORDS, Memo};
 pub use attr::SetAttr;
+pub use carry::Carried;
 pub use changes::{Change, ChangeKind};
 pub use create::{Caller, NewFile};
 pub use error::{Error, Result};
@@ -79,9 +87,10 @@ pub use lower::{
     ChainLower, DirsLower, Links, Lower, LowerAttr, LowerDirs, LowerEntry, LowerFile, LowerFound,
     LowerId,
 };
+pub use notes::{Fact, Notes};
 pub use readdir::{DirEntry, Fh, ReadDir};
 pub use rename::Rename;
-pub use upper::{Owners, Purpose};
+pub use upper::{HeldUpper, Owners, Purpose};
 
 /// The number of an inode; the root has 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -200,6 +209,16 @@ pub struct Overlay {
     /// The next number for a file whose own is taken.
     next_spare: AtomicU64,
     ids: Ids,
+    /// Where is written down what the disk does not tell, if anybody wants to know.
+    notes: Option<Arc<Notes>>,
+    /// What an earlier server has left, if there was one.
+    again: Option<Again>,
+    /// It is written down that changes are lost.
+    lost_is_noted: AtomicBool,
+    /// Where it has said that files are.
+    found: Option<again::Names<Ino>>,
+    /// How many servers there were before this one.
+    servers: u64,
     /// Files have no extended attributes that a program could see.
     no_xattrs: bool,
 }
@@ -223,6 +242,16 @@ impl Overlay {
         Ok(overlay)
     }
 
+    /// Returns a tree whose changes another process keeps in `dirs` until this one goes on with it. Nothing
+    /// is changed before [`Overlay::begin`].
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when the directories cannot be used.
+    pub fn held(lower: Box<dyn Lower>, dirs: UpperDirs<'_>, held: HeldUpper) -> Result<Self> {
+        // Renamed directories are found when the other process has stopped: it changes them until then.
+        Self::over(lower, Upper::take_over(dirs, held)?, dirs.work)
+    }
+
     /// Returns a tree to look at, with the changes that another process may be making.
     pub fn inspect(lower: Box<dyn Lower>, dirs: UpperDirs<'_>) -> Result<Self> {
         Self::with_upper(lower, dirs, Purpose::Inspect)
@@ -235,17 +264,24 @@ impl Overlay {
     }
 
     fn with_upper(lower: Box<dyn Lower>, dirs: UpperDirs<'_>, purpose: Purpose) -> Result<Self> {
-        let mut upper = Upper::open(dirs, purpose)?;
+        let overlay = Self::over(lower, Upper::open(dirs, purpose)?, dirs.work)?;
+        overlay.find_redirected_if_any()?;
+        Ok(overlay)
+    }
+
+    fn over(lower: Box<dyn Lower>, mut upper: Upper, work: &Path) -> Result<Self> {
         if lower.needs_index() {
-            upper.open_index(dirs.work)?;
+            upper.open_index(work)?;
         }
+        Ok(Self::new(lower, Some(upper)))
+    }
+
+    /// Finds the directories that are not where the lower has them, if the upper says that there are any.
+    fn find_redirected_if_any(&self) -> Result<()> {
+        let Some(upper) = &self.upper else { return Ok(()) };
         let marks = upper.marks_of_fd(upper.root().as_fd())?;
         let follows = upper.writes().redirects != Redirects::Refused;
-        let overlay = Self::new(lower, Some(upper));
-        if marks.redirects && follows {
-            overlay.find_redirected()?;
-        }
-        Ok(overlay)
+        if marks.redirects && follows { self.find_redirected() } else { Ok(()) }
     }
 
     fn new(lower: Box<dyn Lower>, upper: Option<Upper>) -> Self {
@@ -266,6 +302,11 @@ impl Overlay {
             redirected: Mutex::default(),
             next_spare: AtomicU64::new(SPARE),
             ids: Ids::default(),
+            notes: None,
+            again: None,
+            lost_is_noted: AtomicBool::new(false),
+            found: None,
+            servers: 0,
             no_xattrs: false,
         }
     }
@@ -282,6 +323,19 @@ impl Overlay {
     pub const fn without_xattrs(mut self) -> Self {
         self.no_xattrs = true;
         self
+    }
+
+    /// Returns what a process that goes on with the upper needs: the lock and the directory of
+    /// [`HeldUpper`]; nothing where nothing is changed.
+    pub fn held_upper(&self) -> Option<[BorrowedFd<'_>; 2]> {
+        self.upper.as_ref().and_then(Upper::held)
+    }
+
+    /// Puts the tree in order when it is not mounted any more. Everything stays open.
+    pub fn end(&self) {
+        if let Some(upper) = &self.upper {
+            upper.end();
+        }
     }
 
     /// Tells whether the tree cannot be changed.
@@ -309,6 +363,9 @@ impl Overlay {
             return false;
         }
         let (is_unknown, node) = self.nodes.forget(ino, count);
+        if let Some(again) = self.again.as_ref().filter(|_| !self.nodes.knows(ino)) {
+            again.forget(ino);
+        }
         if !is_unknown {
             return false;
         }

@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::Hash;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -22,6 +21,7 @@ use parking_lot::Mutex;
 use crate::layer::Kind;
 use crate::overlay::Ino;
 use crate::overlay::lower::{LowerFound, LowerId};
+use crate::overlay::notes::{Note, Pin};
 use crate::overlay::open::{Content, OpenFile};
 
 /// A file that the overlay must remember.
@@ -52,7 +52,11 @@ pub(crate) struct State {
     /// Its content is still in the lower, though it is in the upper.
     pub(crate) content_in_lower: bool,
     /// The file itself, for one that has lost the names by which it could be found.
-    pub(crate) pin: Option<Arc<OwnedFd>>,
+    pub(crate) pin: Option<Pin>,
+    /// What is noted of one of the lower that is gone.
+    pub(crate) gone_note: Option<Note>,
+    /// It has another number than its place says.
+    pub(crate) number: Numbered,
     /// It is in the index: a file of the lower whose names are not all known. This many more names
     /// than the upper file has links does the union show.
     pub(crate) more_links: Option<i64>,
@@ -76,6 +80,23 @@ pub(crate) struct Heritage {
     pub(crate) gid: u32,
     /// It has a default access control list.
     pub(crate) acl: bool,
+}
+
+/// Whether the number of a file is the one that its place says.
+#[derive(Debug, Default)]
+pub(crate) enum Numbered {
+    /// It is.
+    #[default]
+    ByPlace,
+    /// It is not, and that is noted, if anybody wants to know.
+    Otherwise(#[allow(dead_code, reason = "it is had, not read")] Option<Note>),
+}
+
+impl Numbered {
+    /// Tells whether it is known that the place says another number.
+    pub(crate) const fn is_noted(&self) -> bool {
+        matches!(self, Self::Otherwise(_))
+    }
 }
 
 /// What a directory in the upper is like.
@@ -239,6 +260,14 @@ impl Nodes {
         node
     }
 
+    /// Returns all nodes.
+    pub(crate) fn all(&self) -> Vec<Arc<Node>> {
+        let all = |shard: &Mutex<Shard>| -> Vec<_> {
+            shard.lock().nodes.values().filter_map(Held::get).collect()
+        };
+        self.shards.iter().flat_map(all).collect()
+    }
+
     /// Counts that the kernel is told of a file; tells whether it did not know it.
     pub(crate) fn remember(&self, ino: Ino, node: Option<&Arc<Node>>) -> bool {
         let mut shard = self.shard(ino).lock();
@@ -251,6 +280,28 @@ impl Nodes {
             shard.nodes.insert(ino, Held::Strong(node));
         }
         is_new
+    }
+
+    /// Notes that the kernel knows a file, if nothing was known of that; tells whether so.
+    pub(crate) fn know(&self, ino: Ino, node: Option<&Arc<Node>>) -> bool {
+        if self.knows(ino) {
+            return false;
+        }
+        let mut shard = self.shard(ino).lock();
+        let is_new = !shard.lookups.contains_key(&ino);
+        if is_new {
+            shard.lookups.insert(ino, 1);
+            self.known.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(node) = node.cloned().or_else(|| shard.nodes.get(&ino)?.get()) {
+            shard.nodes.insert(ino, Held::Strong(node));
+        }
+        is_new
+    }
+
+    /// Tells whether the kernel is known to know a file.
+    pub(crate) fn knows(&self, ino: Ino) -> bool {
+        self.shard(ino).lock().lookups.contains_key(&ino)
     }
 
     /// Counts that the kernel forgets a file `count` times; tells whether it does not know it any

@@ -184,6 +184,7 @@ impl Overlay {
             && let Content::Upper(content) = &*file.content.read()
         {
             upper.check_file(content);
+            self.note_losses(upper);
         }
     }
 

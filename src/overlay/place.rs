@@ -19,6 +19,7 @@ use crate::layer::Kind;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::{LowerFound, LowerId};
 use crate::overlay::node::{Name, Node};
+use crate::overlay::notes::Pin;
 use crate::overlay::{Ino, Overlay};
 use crate::sys::{self, Errno, Stat, XattrTarget, open_flags};
 
@@ -123,6 +124,9 @@ impl Overlay {
         {
             return Ok(Place::Node(node));
         }
+        if self.again.is_some() && !self.nodes.knows(ino) {
+            return self.place_again(ino);
+        }
         match ino.0.checked_sub(1).map(LowerId).filter(|id| self.lower.contains(*id)) {
             // The kernel knows it for as long as it asks.
             Some(id) => Ok(Place::Lower(LowerFound::known(id))),
@@ -214,7 +218,7 @@ impl Overlay {
         if let Some(fd) = self.dirs.get(node.ino) {
             return Ok(Some(fd));
         }
-        Ok(node.state.lock().pin.clone())
+        Ok(node.state.lock().pin.as_ref().map(Pin::fd))
     }
 
     fn open_below(
@@ -252,7 +256,8 @@ impl Overlay {
         for _ in 0..TRIES {
             let (pin, name, indexed) = {
                 let state = node.state.lock();
-                (state.pin.clone(), state.names.first().cloned(), state.more_links.is_some())
+                let pin = state.pin.as_ref().map(Pin::fd);
+                (pin, state.names.first().cloned(), state.more_links.is_some())
             };
             let located = match (name, pin) {
                 (_, Some(pin)) => Located::Pinned(pin),
@@ -301,8 +306,9 @@ impl Overlay {
     /// Keeps hold of a file that is about to lose the last name by which it can be found.
     pub(crate) fn pin(&self, node: &Arc<Node>) -> Result<()> {
         if node.state.lock().pin.is_none() {
-            let (fd, _) = self.open_node(node)?;
-            node.state.lock().pin = Some(Arc::new(fd));
+            let (fd, stat) = self.open_node(node)?;
+            let pin = self.new_pin((node.ino, node.kind, node.lower), stat.ino, fd)?;
+            node.state.lock().pin = Some(pin);
         }
         Ok(())
     }

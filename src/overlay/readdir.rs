@@ -7,7 +7,11 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +21,7 @@ use crate::layer::Kind;
 use crate::overlay::error::{Error, Result, if_there};
 use crate::overlay::lower::{LowerFound, LowerId};
 use crate::overlay::node::Node;
+use crate::overlay::notes::{Fact, Note};
 use crate::overlay::place::Place;
 use crate::overlay::upper::Child;
 use crate::overlay::{Attr, Ino, Overlay};
@@ -26,11 +31,24 @@ use crate::sys;
 #[derive(Debug, Default)]
 struct OpenDir {
     names: Mutex<Option<Arc<UpperNames>>>,
+    /// What is noted of them, and the file in which they are then.
+    note: Mutex<Option<(Note, OwnedFd)>>,
+}
+
+impl OpenDir {
+    /// Returns a file in memory with the names that were taken when reading began; none if none were.
+    fn written_down(&self) -> Result<Option<File>> {
+        let names = self.names.lock().clone();
+        names.map(|names| names.write_down()).transpose()
+    }
 }
 
 /// The number of a directory that is being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fh(pub u64);
+
+/// Handles of one server have numbers of so many bits; above them is how many servers there were before.
+const HANDLE_BITS: u32 = 40;
 
 /// Directories that are being read.
 #[derive(Debug)]
@@ -53,6 +71,28 @@ impl OpenDirs {
     fn get(&self, fh: Fh) -> Result<Arc<OpenDir>> {
         self.open.read().get(&fh).cloned().ok_or(Error::BadHandle)
     }
+
+    /// Gives numbers that none of so many earlier servers has given.
+    pub(crate) fn begin(&self, servers: u64) {
+        self.next.store(servers << HANDLE_BITS | 1, Ordering::Relaxed);
+    }
+
+    /// Has a number that an earlier server has given mean what is open here; returns what it means if
+    /// another thread was quicker.
+    fn adopt(&self, fh: Fh, dir: OpenDir) -> Arc<OpenDir> {
+        Arc::clone(self.open.write().entry(fh).or_insert_with(|| Arc::new(dir)))
+    }
+
+    /// Gives every directory that is being read to `sink`, with a file in memory that has the names that
+    /// were taken when reading began.
+    pub(crate) fn each(&self, mut sink: impl FnMut(Fh, File) -> Result<()>) -> Result<()> {
+        for (fh, dir) in &*self.open.read() {
+            if let Some(file) = dir.written_down()? {
+                sink(*fh, file)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The names that the upper has in a directory.
@@ -65,6 +105,47 @@ struct UpperNames {
     /// How often the directory had changed.
     version: u64,
 }
+
+impl UpperNames {
+    /// Writes the names to a file in memory: those that are shown in their order, then the others; each
+    /// with whether it is shown, and its length.
+    fn write_down(&self) -> Result<File> {
+        let hidden = self.all.iter().filter(|(_, is_shown)| !**is_shown).map(|(name, _)| name);
+        let all = self.shown.iter().map(|name| (1, name)).chain(hidden.map(|name| (0, name)));
+        let mut bytes = Vec::new();
+        for (is_shown, name) in all {
+            let len = u16::try_from(name.len()).map_err(|_| Error::NameTooLong)?;
+            bytes.push(is_shown);
+            bytes.extend(len.to_le_bytes());
+            bytes.extend(name.as_bytes());
+        }
+        let mut file = File::from(sys::memory_file("listing")?);
+        file.write_all(&bytes)?;
+        Ok(file)
+    }
+
+    fn read_from(mut file: &File) -> Result<Self> {
+        let mut bytes = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut bytes)?;
+        // Whatever has changed since, names are looked up.
+        let mut names = Self { version: u64::MAX, ..Self::default() };
+        let mut rest = bytes.as_slice();
+        while let Some(([is_shown, len @ ..], after)) = rest.split_first_chunk::<3>() {
+            let len = u16::from_le_bytes(*len).into();
+            let (name, after) = after.split_at_checked(len).ok_or(CUT)?;
+            let name = OsString::from_vec(name.to_vec());
+            if *is_shown == 1 {
+                names.shown.push(name.clone());
+            }
+            names.all.insert(name, *is_shown == 1);
+            rest = after;
+        }
+        Ok(names)
+    }
+}
+
+const CUT: Error = Error::Invalid("a listing that was written down is cut short");
 
 /// An entry of a listing.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +190,9 @@ impl Overlay {
 
     /// Closes a directory.
     pub fn close_dir(&self, fh: Fh) {
+        if let Some(again) = &self.again {
+            again.release(fh);
+        }
         drop(self.open_dirs.open.write().remove(&fh));
     }
 
@@ -134,7 +218,7 @@ impl Overlay {
         let place = self.dir_place(ino)?;
         let names = match (fh, &place) {
             (Some(fh), Place::Node(node)) if node.is_in_upper() => {
-                self.upper_names(&*self.open_dirs.get(fh)?, node, position)?
+                self.upper_names((fh, &*self.dir_handle(fh)?), node, position)?
             }
             (None, Place::Node(node)) if node.is_in_upper() => return Err(Error::BadHandle),
             _ => Arc::default(),
@@ -205,9 +289,27 @@ impl Overlay {
         Ok(empty)
     }
 
+    /// Returns what a handle means. One that an earlier server has given goes on with the names that were
+    /// taken then.
+    fn dir_handle(&self, fh: Fh) -> Result<Arc<OpenDir>> {
+        let Some(again) = &self.again else { return self.open_dirs.get(fh) };
+        if let Ok(dir) = self.open_dirs.get(fh) {
+            return Ok(dir);
+        }
+        let dir = match again.take_listing(fh) {
+            Some((note, file)) => {
+                let names = UpperNames::read_from(&file)?;
+                let (names, note) = (Some(Arc::new(names)), Some((note, file.into())));
+                OpenDir { names: Mutex::new(names), note: Mutex::new(note) }
+            }
+            None => OpenDir::default(),
+        };
+        Ok(self.open_dirs.adopt(fh, dir))
+    }
+
     fn upper_names(
         &self,
-        dir: &OpenDir,
+        (fh, dir): (Fh, &OpenDir),
         node: &Arc<Node>,
         position: u64,
     ) -> Result<Arc<UpperNames>> {
@@ -216,6 +318,12 @@ impl Overlay {
             return Ok(names);
         }
         let names = Arc::new(self.read_upper_names(node)?);
+        if self.notes.is_some() {
+            let file = names.write_down()?;
+            let note = self.note(Fact::Listing { fh, fd: file.as_raw_fd() })?;
+            let earlier = std::mem::replace(&mut *dir.note.lock(), note.zip(Some(file.into())));
+            drop(earlier);
+        }
         *dir.names.lock() = Some(Arc::clone(&names));
         Ok(names)
     }

@@ -4,6 +4,9 @@
 //! (`redirect`). What the lower has under a name that is left behind gets a whiteout in the same
 //! step; what it has under the new name is hidden by what comes there, a directory being marked
 //! opaque if it is nothing to the lower.
+//!
+//! An attempt notes the inode that is about to move. Asked for again, the inode under the new name
+//! means that it has moved; what is left to do is what follows from that.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use crate::layer::Kind;
+use crate::overlay::attempt::Attempt;
 use crate::overlay::copy_up::Need;
 use crate::overlay::create::{Caller, check_name};
 use crate::overlay::error::{Error, Result, if_there};
@@ -22,6 +26,8 @@ use crate::sys::{self, Errno, RenameFlags, Stat, XattrTarget};
 
 /// Longest path that a mark can hold on every file system.
 const REDIRECT_MAX: usize = 3000;
+/// Where an attempt notes the inode that moves. What is replaced is noted in the places before.
+const MOVED: usize = 2;
 
 /// What becomes of a file that has the new name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +60,26 @@ impl Overlay {
         (dir, name): (Ino, &OsStr),
         (new_dir, new_name): (Ino, &OsStr),
         how: Rename,
+        attempt: Attempt<'_>,
     ) -> Result<()> {
         check_name(new_name)?;
         self.changeable()?;
         let (dir, new_dir) = (self.dir_place(dir)?, self.dir_place(new_dir)?);
+        if let Some(inode) = attempt.noted(MOVED)
+            && self.has_moved(inode, (&dir, name), (&new_dir, new_name))?
+        {
+            let (from, to) = (self.side(&dir, name)?, self.side(&new_dir, new_name)?);
+            return self.settle_move(&from, &to, how, attempt);
+        }
         let child = self.child(&dir, name)?.ok_or(Error::NotFound)?;
+        self.know(&child);
         let node = self.node(&child)?;
         let target = match self.child(&new_dir, new_name)? {
             Some(_) if how == Rename::NoReplace => return Err(Error::Exists),
-            Some(target) => Some(self.node(&target)?),
+            Some(target) => {
+                self.know(&target);
+                Some(self.node(&target)?)
+            }
             None if how == Rename::Exchange => return Err(Error::NotFound),
             None => None,
         };
@@ -75,28 +92,78 @@ impl Overlay {
         self.copy_up(&node, Need::Metadata)?;
         let from = self.side(&dir, name)?;
         let to = self.side(&new_dir, new_name)?;
-        self.name_in_upper(&node, &from.dir, name)?;
+        self.name_in_upper(&node, &from.dir, name, attempt)?;
         if let Some(target) = &target {
             self.copy_up_to_count(target)?;
             // So it goes in one step with what is counted.
-            self.name_in_upper(target, &to.dir, new_name)?;
+            self.name_in_upper(target, &to.dir, new_name, Attempt::Only)?;
         }
         match (target, how) {
             (Some(target), Rename::Exchange) => {
                 self.copy_up(&target, Need::Metadata)?;
                 with_both(&node, Some(&target), || {
-                    self.exchange_locked(&node, &from, &target, &to)
+                    self.exchange_locked((&node, &from), (&target, &to), attempt)
                 })?;
             }
             (target, _) => with_both(&node, target.as_ref(), || {
-                self.move_locked(&node, &from, target.as_ref(), &to)
+                self.move_locked((&node, &from), (target.as_ref(), &to), attempt)
             })?,
         }
+        self.leave_whiteout(&from, how, Attempt::Only)
+    }
+
+    /// Leaves the device behind that a caller wants who asks for it.
+    fn leave_whiteout(&self, from: &Side<'_>, how: Rename, attempt: Attempt<'_>) -> Result<()> {
         if let Rename::Whiteout(caller) = how {
             let whiteout = New::Node(Kind::Character, 0);
-            self.make_node(from.dir.ino, name, whiteout, 0, caller)?;
+            self.make_node(from.dir.ino, from.name, whiteout, 0, caller, attempt)?;
         }
         Ok(())
+    }
+
+    /// Tells whether an inode has moved from one name to another.
+    fn has_moved(
+        &self,
+        inode: u64,
+        (dir, name): (&Place, &OsStr),
+        (new_dir, new_name): (&Place, &OsStr),
+    ) -> Result<bool> {
+        let is_at = |dir: &Place, name: &OsStr| match dir {
+            Place::Node(dir) => Ok::<_, Error>(match self.upper_child(dir, name)? {
+                Child::There(stat) => stat.ino == inode,
+                Child::Nothing | Child::Whiteout => false,
+            }),
+            Place::Lower(_) => Ok(false),
+        };
+        Ok(is_at(new_dir, new_name)? && !is_at(dir, name)?)
+    }
+
+    /// Does what is left to do after a move in an earlier attempt.
+    fn settle_move(
+        &self,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        how: Rename,
+        attempt: Attempt<'_>,
+    ) -> Result<()> {
+        let upper = self.changeable()?;
+        if how != Rename::Exchange {
+            match self.upper_child(&from.dir, from.name)? {
+                Child::Nothing if from.lower => upper.make_whiteout(from.fd.as_fd(), from.name)?,
+                // It has changed places, and hides nothing here.
+                Child::Whiteout if !from.lower => sys::unlink(from.fd.as_fd(), from.name)?,
+                Child::Nothing | Child::Whiteout | Child::There(_) => {}
+            }
+            self.settle_loss(&to.dir, to.name, attempt)?;
+        }
+        for side in [from, to] {
+            side.dir.note_whiteouts(from.lower && !upper.whiteouts_are_devices());
+            side.dir.changed(0);
+            if let Some(child) = self.child(&Place::Node(Arc::clone(&side.dir)), side.name)? {
+                self.know(&child);
+            }
+        }
+        self.leave_whiteout(from, how, attempt)
     }
 
     fn side<'a>(&self, dir: &Place, name: &'a OsStr) -> Result<Side<'a>> {
@@ -123,10 +190,9 @@ impl Overlay {
     /// Moves a file to a name, over what has it; both files are locked.
     fn move_locked(
         &self,
-        node: &Arc<Node>,
-        from: &Side<'_>,
-        target: Option<&Arc<Node>>,
-        to: &Side<'_>,
+        (node, from): (&Arc<Node>, &Side<'_>),
+        (target, to): (Option<&Arc<Node>>, &Side<'_>),
+        attempt: Attempt<'_>,
     ) -> Result<()> {
         let upper = self.changeable()?;
         self.prepare_move(node, to)?;
@@ -134,11 +200,13 @@ impl Overlay {
             if target.kind == Kind::Directory && !self.is_empty(&Place::Node(Arc::clone(target)))? {
                 return Err(Error::NotEmpty);
             }
-            if target.is_in_upper() {
-                self.pin_before_losing(target)?;
-            }
+            self.hold_before_losing(target)?;
         }
         let at_target = self.upper_child(&to.dir, to.name)?;
+        if let Some(target) = target {
+            self.note_loss(target, &at_target, attempt);
+        }
+        self.note_move(node, attempt);
         match at_target {
             Child::Whiteout if node.kind == Kind::Directory => {
                 swap_with_whiteout(upper, from, to)?;
@@ -169,13 +237,13 @@ impl Overlay {
     /// Exchanges two files; both are locked.
     fn exchange_locked(
         &self,
-        node: &Arc<Node>,
-        from: &Side<'_>,
-        other: &Arc<Node>,
-        to: &Side<'_>,
+        (node, from): (&Arc<Node>, &Side<'_>),
+        (other, to): (&Arc<Node>, &Side<'_>),
+        attempt: Attempt<'_>,
     ) -> Result<()> {
         self.prepare_move(node, to)?;
         self.prepare_move(other, from)?;
+        self.note_move(node, attempt);
         rename_side(from, to, RenameFlags::RENAME_EXCHANGE)?;
         for (moved, old, new) in [(node, from, to), (other, to, from)] {
             moved.add_name(&new.dir, new.name);
@@ -184,6 +252,12 @@ impl Overlay {
             old.dir.changed(-moved.counts());
         }
         Ok(())
+    }
+
+    /// Notes which inode is about to move.
+    fn note_move(&self, node: &Node, attempt: Attempt<'_>) {
+        let inode = node.state.lock().upper;
+        attempt.note(MOVED, inode.unwrap_or(0));
     }
 
     /// Marks a file for the place that it moves to. The marks do no harm where it is now.

@@ -3,12 +3,17 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 
+use crate::overlay::attempt::Attempt;
 use crate::overlay::copy_up::Need;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::place::Place;
 use crate::overlay::upper::check_name;
 use crate::overlay::{Ino, Overlay};
 use crate::sys::{self, Errno, SetXattr, XattrTarget};
+
+/// What an attempt notes of an attribute that it is about to set or remove.
+const WAS: u64 = 1;
+const WAS_NOT: u64 = 2;
 
 impl Overlay {
     /// Returns the value of an attribute.
@@ -45,7 +50,14 @@ impl Overlay {
     }
 
     /// Sets an attribute.
-    pub fn set_xattr(&self, ino: Ino, name: &OsStr, value: &[u8], flag: SetXattr) -> Result<()> {
+    pub fn set_xattr(
+        &self,
+        ino: Ino,
+        name: &OsStr,
+        value: &[u8],
+        flag: SetXattr,
+        attempt: Attempt<'_>,
+    ) -> Result<()> {
         self.check_xattrs()?;
         check_name(name)?;
         check_settable(name)?;
@@ -55,17 +67,33 @@ impl Overlay {
         let node = self.node(&self.place(ino)?)?;
         self.copy_up(&node, Need::Metadata)?;
         let (fd, _) = self.open_node(&node)?;
-        let set = sys::set_xattr(XattrTarget::Fd(fd.as_fd()), &on_disk, value, flag);
+        let target = XattrTarget::Fd(fd.as_fd());
+        let flag = match flag {
+            SetXattr::Create if attempt.noted(0) == Some(WAS_NOT) => SetXattr::Any,
+            SetXattr::Create if !matches!(attempt, Attempt::Only) => {
+                let was = sys::xattr_if_set(target, &on_disk)?.is_some();
+                attempt.note(0, if was { WAS } else { WAS_NOT });
+                flag
+            }
+            SetXattr::Any | SetXattr::Create | SetXattr::Replace => flag,
+        };
+        let set = sys::set_xattr(target, &on_disk, value, flag);
         node.attributes_change();
         Ok(set?)
     }
 
     /// Removes an attribute.
-    pub fn remove_xattr(&self, ino: Ino, name: &OsStr) -> Result<()> {
+    pub fn remove_xattr(&self, ino: Ino, name: &OsStr, attempt: Attempt<'_>) -> Result<()> {
         self.check_xattrs()?;
         let namespace = self.changeable()?.namespace();
         // A file is not copied up for an attribute that it has not got.
-        self.get_xattr(ino, name)?;
+        match self.get_xattr(ino, name) {
+            Err(error) if attempt.noted(0) == Some(WAS) && error.errno() == Errno::ENODATA => {
+                return Ok(());
+            }
+            found => drop(found?),
+        }
+        attempt.note(0, WAS);
         let on_disk = namespace.on_disk(name).ok_or(Error::NoXattr)?;
         let node = self.node(&self.place(ino)?)?;
         self.copy_up(&node, Need::Metadata)?;

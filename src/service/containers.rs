@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::fuse::MountOptions;
 use crate::image::Reference;
-use crate::overlay::{ChainLower, Overlay, Sync, UpperDirs, Verify, Writes};
+use crate::overlay::{ChainLower, HeldUpper, Overlay, Sync, UpperDirs, Verify, Writes};
 use crate::service::Strata;
 use crate::service::error::{Error, Result};
 use crate::service::filter::{Filters, check_keys, labels_fit, values};
@@ -383,6 +383,20 @@ impl Strata {
         let dirs = Dirs::of(&self.store, &container.id);
         let lower = self.checked_lower(image, options.verify())?;
         Ok(Overlay::writable(Box::new(lower), dirs.to_upper(sync))?)
+    }
+
+    /// Returns the tree of a container that another process changes until this one goes on.
+    pub(crate) fn held(
+        &self,
+        container: &Container,
+        image: &Image,
+        options: &MountOptions,
+        held: HeldUpper,
+    ) -> Result<Overlay> {
+        let sync = if options.is_volatile() { Sync::Volatile } else { Sync::Always };
+        let dirs = Dirs::of(&self.store, &container.id);
+        let lower = self.checked_lower(image, options.verify())?;
+        Ok(Overlay::held(Box::new(lower), dirs.to_upper(sync), held)?)
     }
 }
 

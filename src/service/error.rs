@@ -376,6 +376,20 @@ pub enum Error {
         /// What it has to say.
         log: PathBuf,
     },
+    /// The server of a mount stays.
+    #[error("the server is not replaced, and goes on: {0}")]
+    NotReplaced(String),
+    /// The servers of a mount die as fast as they are started.
+    #[error(
+        "{servers} servers of {target} one after the other have died and answered nothing; the mount is given up: \
+         clear it with 'strata umount {target}'"
+    )]
+    Hopeless {
+        /// The mount point.
+        target: PathBuf,
+        /// How many.
+        servers: u32,
+    },
     /// A name that a container cannot have.
     #[error(
         "Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters \

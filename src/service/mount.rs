@@ -7,13 +7,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::fuse::{self, MountOptions};
+use crate::fuse::{self, Data, Giver, MountOptions, Transport};
 use crate::service::containers::CreateRequest;
 use crate::service::error::{Error, Result, io_error};
+use crate::service::handover::{Handing, Listener};
+use crate::service::holder::{Holder, Record, listen_for_next};
 use crate::service::umount::{clear_way, mount_point};
 use crate::service::{Event, Strata};
-use crate::store::{Container, ContainerLock, Image, Lease, MountState};
+use crate::store::{Container, Image, Lease, MountState};
 use crate::sys;
 
 /// What a mount has unless something else is asked for: an image may hold set-uid programs and devices of
@@ -40,11 +43,18 @@ pub struct MountRequest {
 /// A mount that answers and wants to be served.
 #[derive(Debug)]
 pub struct Mounting {
-    strata: Strata,
-    mount: fuse::Mount,
-    container: Container,
-    lock: ContainerLock,
+    served: Served,
+    record: Record,
     _lease: Lease,
+}
+
+/// By whom a mount is served.
+#[derive(Debug)]
+pub(crate) enum Served {
+    /// By this process, which can be replaced where it listens for that.
+    Here(fuse::Mount, Option<Listener>),
+    /// By one process after the other, which this one starts.
+    Held(Box<Holder>),
 }
 
 impl Strata {
@@ -63,6 +73,7 @@ impl Strata {
         let state = MountState {
             target,
             pid: i32::try_from(std::process::id()).unwrap_or(0),
+            server: None,
             writable: !container.ephemeral && !options.is_read_only(),
             device: None,
             transport: None,
@@ -73,9 +84,7 @@ impl Strata {
         };
         let mounted = self.mount_container(&container, &image, state, &options);
         match mounted {
-            Ok((mount, lock)) => {
-                Ok(Mounting { strata: self.clone(), mount, container, lock, _lease: lease })
-            }
+            Ok((served, record)) => Ok(Mounting { served, record, _lease: lease }),
             Err(error) => {
                 if is_new {
                     self.forget(&container.id);
@@ -119,9 +128,9 @@ impl Strata {
         &self,
         container: &Container,
         image: &Image,
-        mut state: MountState,
+        state: MountState,
         options: &MountOptions,
-    ) -> Result<(fuse::Mount, ContainerLock)> {
+    ) -> Result<(Served, Record)> {
         self.note_use(image);
         let lock = self.lock_unmounted(container)?;
         if clear_way(&state.target)? {
@@ -129,22 +138,37 @@ impl Strata {
             let text = format!("the process that served {target} has died; its mount is cleared");
             self.tell(Event::Warning(text));
         }
-        let overlay = match (container.ephemeral, state.writable) {
+        let mut overlay = match (container.ephemeral, state.writable) {
             (false, true) => self.writable(container, image, options)?,
             (true, _) | (false, false) => {
                 self.inspect_verified(container, image, options.verify())?
             }
         };
-        let mount = fuse::mount(overlay, &state.target, options, self.statfs_fd()?)?;
-        state.device = mount_point(&state.target).map(|point| point.device);
-        state.transport = Some(mount.transport().name().to_owned());
-        state.data = Some(mount.data().name().to_owned());
-        self.store.set_mounted(&container.id, &state, &lock)?;
-        Ok((mount, lock))
+        let statfs_of = self.statfs_fd()?;
+        let record = |state: MountState, transport: Transport, data: Data| {
+            let device = mount_point(&state.target).map(|point| point.device);
+            let (transport, data) =
+                (Some(transport.name().to_owned()), Some(data.name().to_owned()));
+            let (strata, container) = (self.clone(), container.clone());
+            let state = MountState { device, transport, data, ..state };
+            Record { strata, container, lock: Arc::new(lock), state, waiting: Vec::new() }
+        };
+        if options.survives() {
+            let shared = fuse::mount_shared(&mut overlay, &state.target, options, statfs_of)?;
+            let record = record(state, shared.transport(), shared.data());
+            let holder = Holder::start(shared, overlay, Some(record.clone()))?;
+            return Ok((Served::Held(Box::new(holder)), record));
+        }
+        let mount = fuse::mount(overlay, &state.target, options, statfs_of)?;
+        let record = record(state, mount.transport(), mount.data());
+        // Who finds the mount recorded finds the socket, too.
+        let listener = record.listen();
+        record.set()?;
+        Ok((Served::Here(mount, listener), record))
     }
 
     /// Returns a descriptor on the file system of the store.
-    fn statfs_fd(&self) -> Result<OwnedFd> {
+    pub(crate) fn statfs_fd(&self) -> Result<OwnedFd> {
         Ok(sys::open_dir_path(self.store.root())?)
     }
 
@@ -159,31 +183,68 @@ impl Strata {
 }
 
 impl Mounting {
+    /// Returns a mount that this process serves.
+    pub(crate) const fn new(served: Served, record: Record, lease: Lease) -> Self {
+        Self { served, record, _lease: lease }
+    }
+
+    /// Records the mount as one that this process serves, where its holder does not.
+    pub(crate) fn record(&self) -> Result<()> {
+        match self.served {
+            Served::Here(..) => self.record.set(),
+            Served::Held(_) => Ok(()),
+        }
+    }
+
+    /// Returns who gives slots to the threads that serve; none if there is none.
+    pub(crate) const fn giver(&mut self) -> Option<Giver> {
+        match &mut self.served {
+            Served::Here(mount, _) => mount.giver(),
+            Served::Held(_) => None,
+        }
+    }
+
     /// Returns the id of the container that is mounted.
     pub fn container_id(&self) -> &str {
-        &self.container.id
+        &self.record.container.id
     }
 
     /// Lets go of the terminal and of the directory that this process was started in. What goes
     /// wrong from now on is said in the container's log.
     pub fn detach(&self) -> Result<()> {
-        let path = self.strata.store.mount_log(&self.container.id);
+        let path = self.record.strata.store.mount_log(self.container_id());
         let log = std::fs::File::options().create(true).append(true).mode(0o600).open(&path);
         let log = log.map_err(io_error("open", path.display().to_string()))?;
         std::env::set_current_dir("/").map_err(io_error("enter", "/"))?;
         Ok(sys::null_stdio(Some(log.as_fd()))?)
     }
 
+    /// Lets another program go on in the place of this process.
+    pub(crate) fn listen(&mut self) -> Result<()> {
+        let Self { served: Served::Here(mount, listener), record, .. } = self else {
+            return Ok(());
+        };
+        let Some(listener) = listener.take() else { return Ok(()) };
+        listen_for_next(mount, listener, record.clone(), Arc::new(Handing::new()?))
+    }
+
     /// Serves until it is unmounted.
-    pub fn serve(self) -> Result<()> {
-        let Self { strata, mount, container, lock, _lease } = self;
-        let served = mount.wait();
-        if container.ephemeral {
-            strata.store.remove_container(&container.id, &lock)?;
-        } else {
-            strata.store.clear_mounted(&container.id, &lock)?;
+    pub fn serve(mut self) -> Result<()> {
+        self.listen()?;
+        self.wait()
+    }
+
+    /// Waits until it is unmounted.
+    pub(crate) fn wait(self) -> Result<()> {
+        let Self { served, record, _lease } = self;
+        match served {
+            Served::Here(mount, _) => {
+                let served = mount.wait();
+                record.clear()?;
+                Ok(served?)
+            }
+            Served::Held(holder) => holder.hold(),
         }
-        Ok(served?)
     }
 }
 

@@ -7,7 +7,8 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub struct MountState {
     pub target: PathBuf,
     /// The process that serves it.
     pub pid: i32,
+    /// The process that answers the kernel, if it is not the same: it is replaced when it dies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<i32>,
     /// Whether it can be written to.
     pub writable: bool,
     /// Which device the kernel says its files are on, as `/proc/self/mountinfo` has it; older
@@ -92,7 +96,13 @@ pub enum Mounted {
 /// The lock on a container, held by the process that mounts or changes it.
 #[derive(Debug)]
 pub struct ContainerLock {
-    _file: File,
+    file: File,
+}
+
+impl AsFd for ContainerLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl MountState {
@@ -261,7 +271,7 @@ impl Store {
         let file = File::options().read(true).write(true).open(&path);
         let file = file.map_err(io_error("open", &path))?;
         if sys::try_own(file.as_fd())? {
-            return Ok(ContainerLock { _file: file });
+            return Ok(ContainerLock { file });
         }
         let by = match self.mounted(id)? {
             Mounted::Alive(state) => Some(format!(
@@ -272,6 +282,27 @@ impl Store {
             Mounted::No | Mounted::Dead(_) => None,
         };
         Err(Error::Busy { id: id.to_owned(), by })
+    }
+
+    /// Returns the lock of a container that another process has handed over.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when it is not that.
+    pub fn adopt_lock(&self, id: &str, lock: OwnedFd) -> Result<ContainerLock> {
+        let (path, file) = (self.layout().container(id).join("lock"), File::from(lock));
+        let own = fs::metadata(&path).map_err(io_error("open", &path))?;
+        let handed = file.metadata().map_err(io_error("open", &path))?;
+        let is_it = (own.dev(), own.ino()) == (handed.dev(), handed.ino());
+        // Who has it may take it again.
+        if is_it && sys::try_own(file.as_fd())? {
+            return Ok(ContainerLock { file });
+        }
+        Err(Error::Busy { id: id.to_owned(), by: None })
+    }
+
+    /// Returns the directory of a container.
+    pub fn container_dir(&self, id: &str) -> PathBuf {
+        self.layout().container(id)
     }
 
     /// Returns where a container's writable layer is.

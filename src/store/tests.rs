@@ -371,6 +371,7 @@ fn a_container_has_one_owner_at_a_time() {
     make_container(&store, &made).unwrap();
     let lock = store.lock_container(&made.id).unwrap();
     let state = MountState {
+        server: None,
         target: "/mnt".into(),
         pid: 42,
         writable: true,

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::sys::error::check;
@@ -42,6 +42,18 @@ fn numbers(list: &str) -> Vec<u16> {
     list.trim().split(',').filter_map(range).flatten().collect()
 }
 
+/// Checks that the calling thread may run on a processor.
+///
+/// # Errors
+/// `EINVAL` when it is not online, or the process may not use it.
+pub fn check_cpu(cpu: u16) -> Result<()> {
+    let own = Pid::from_raw(0);
+    let before = check(sched_getaffinity(own), || "sched_getaffinity()")?;
+    let pinned = pin_to_cpu(cpu);
+    check(sched_setaffinity(own, &before), || "sched_setaffinity()")?;
+    pinned
+}
+
 /// Has the calling thread run on one processor only.
 ///
 /// # Errors
@@ -64,6 +76,8 @@ mod tests {
         let cpus = Cpus::read().unwrap();
         assert!(!cpus.online.is_empty());
         assert!(cpus.online.iter().all(|cpu| cpus.possible.contains(cpu)));
+        check_cpu(*cpus.online.last().unwrap()).unwrap();
+        assert!(check_cpu(u16::MAX).is_err());
         pin_to_cpu(*cpus.online.last().unwrap()).unwrap();
         assert!(pin_to_cpu(u16::MAX).is_err());
     }

@@ -7,12 +7,15 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sys::error::check;
-use crate::sys::{Errno, Error, Result, pipe, wait_for_exit};
+use crate::sys::{Errno, Error, Result, kill, pipe, wait_for_exit};
 
 /// A process that opens a directory when it is told to.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Looker {
     /// It looks when it gets a byte, and ends when there is nobody to send one.
     go: Option<File>,
     answer: File,
+    /// It was told to look, and has not answered.
+    is_looking: bool,
 }
 
 impl Looker {
@@ -36,7 +41,8 @@ impl Looker {
                 look_when_told(&path, go_reader.as_raw_fd(), answer_writer.as_raw_fd())
             }
             nix::unistd::ForkResult::Parent { child } => {
-                Ok(Self { pid: child.as_raw(), go: Some(go.into()), answer: answer.into() })
+                let (pid, go, answer) = (child.as_raw(), Some(go.into()), answer.into());
+                Ok(Self { pid, go, answer, is_looking: false })
             }
         }
     }
@@ -46,23 +52,47 @@ impl Looker {
     /// # Errors
     /// Those of open(2).
     pub fn look(mut self) -> Result<()> {
+        while !self.look_for(Duration::from_secs(60))? {}
+        Ok(())
+    }
+
+    /// Does the same, but waits only for a while; tells whether it has.
+    pub fn look_for(&mut self, longest: Duration) -> Result<bool> {
         let failed = |error| Error::from_io("a process that looks", &error);
         if let Some(mut go) = self.go.take() {
+            self.is_looking = true;
             go.write_all(b"!").map_err(failed)?;
+        }
+        let mut waited = [PollFd::new(self.answer.as_fd(), PollFlags::POLLIN)];
+        let longest = PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX);
+        match poll(&mut waited, longest) {
+            Ok(0) | Err(Errno::EINTR) => return Ok(false),
+            other => check(other, || "poll(a process that looks)").map(drop)?,
         }
         let mut errno = [0; size_of::<i32>()];
         self.answer.read_exact(&mut errno).map_err(failed)?;
+        self.is_looking = false;
         match i32::from_ne_bytes(errno) {
-            0 => Ok(()),
+            0 => Ok(true),
             errno => Err(Error::new("open()", Errno::from_raw(errno))),
         }
+    }
+
+    /// Returns the descriptors of this process by which it is told and answers.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        self.go.iter().chain([&self.answer]).map(AsRawFd::as_raw_fd).collect()
     }
 }
 
 impl Drop for Looker {
     fn drop(&mut self) {
         drop(self.go.take());
-        if let Err(error) = wait_for_exit(self.pid) {
+        // One that waits for an answer that nobody gives cannot be waited for.
+        let ended = match self.is_looking {
+            true => kill(self.pid),
+            false => wait_for_exit(self.pid).map(drop),
+        };
+        if let Err(error) = ended {
             tracing::debug!("{error}");
         }
     }

@@ -27,14 +27,18 @@ mod mount;
 mod process;
 mod random;
 mod ring;
+mod shared;
+mod socket;
 mod terminal;
+mod thread;
 mod time;
 mod verity;
+mod watch;
 mod xattr;
 
 pub use child::{die_with_parent, kill, kill_group, lead_group, run_in_root};
 pub use context::{MountContext, UnplacedMount, mount_overlay};
-pub use cpu::{Cpus, pin_to_cpu};
+pub use cpu::{Cpus, check_cpu, pin_to_cpu};
 pub use dir::{DirStream, RawEntry};
 pub use error::{Errno, Error, Result, errno_of, is_no_room};
 pub use fd::{
@@ -60,10 +64,17 @@ pub use process::{
     unblock_end_signals, wait_for_end_signal, wait_for_exit, wait_for_interrupt,
 };
 pub use random::random_bytes;
-pub use ring::{CommandRing, SECOND_PART};
+pub use ring::{CommandRing, SECOND_PART, SlotMemory};
+pub use shared::{SharedMemory, memory_file};
+pub use socket::{pass_descriptors, peer_user, take_descriptors};
 pub use terminal::{Hidden, hide_typing, show_typing};
+pub use thread::{InterruptingSignal, ThreadId};
 pub use time::Time;
 pub use verity::{VerityDigest, enable_verity, has_verity, measure_verity};
+pub use watch::{
+    Ended, Process, Woken, block_child_signal, close_all_but, ended, fork_sharing_files, inherit,
+    open_descriptors, wait_for_child,
+};
 pub use xattr::{
     SetXattr, XattrTarget, get_xattr, list_xattr, remove_xattr, set_xattr, xattr_if_set,
 };

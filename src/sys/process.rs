@@ -30,16 +30,22 @@ pub fn effective_ids() -> (u32, u32) {
 /// # Errors
 /// `EPERM` when there is more than one thread: the child would have locks that nobody opens.
 pub fn fork() -> Result<Forked> {
-    let threads = std::fs::read_dir("/proc/self/task")
-        .map_err(|error| Error::from_io("read_dir(\"/proc/self/task\")", &error))?
-        .count();
-    if threads != 1 {
-        return Err(Error::new(format!("fork() with {threads} threads"), nix::errno::Errno::EPERM));
-    }
+    check_single_thread("fork()")?;
     // SAFETY: there is one thread, so the child has everything that this process has.
     match check(unsafe { nix::unistd::fork() }, || "fork()")? {
         nix::unistd::ForkResult::Parent { child } => Ok(Forked::Parent(child.as_raw())),
         nix::unistd::ForkResult::Child => Ok(Forked::Child),
+    }
+}
+
+/// Checks that a call is made by the only thread of the process.
+pub(crate) fn check_single_thread(call: &str) -> Result<()> {
+    let threads = std::fs::read_dir("/proc/self/task")
+        .map_err(|error| Error::from_io("read_dir(\"/proc/self/task\")", &error))?
+        .count();
+    match threads {
+        1 => Ok(()),
+        _ => Err(Error::new(format!("{call} with {threads} threads"), nix::errno::Errno::EPERM)),
     }
 }
 
@@ -91,7 +97,7 @@ pub fn null_stdio(log: Option<BorrowedFd<'_>>) -> Result<()> {
     Ok(())
 }
 
-fn end_signals() -> SigSet {
+pub(crate) fn end_signals() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 

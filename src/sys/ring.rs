@@ -3,15 +3,22 @@
 //! The kernel touches the memory only while the thread that made the ring is in a call of it
 //! (`IORING_SETUP_DEFER_TASKRUN`). The calls borrow the ring for themselves, so nobody has a reference
 //! to the memory then.
+//!
+//! The kernel knows the memory of a slot by its place in the process. So that another process can go on
+//! with a slot, its memory is a file, and lies where in another process hardly anything is.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ffi::c_void;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use io_uring::opcode::UringCmd80;
 use io_uring::squeue::Entry128;
 use io_uring::{IoUring, types};
-use memmap2::MmapMut;
 
-use crate::sys::{Errno, Error, Result};
+use crate::sys::error::check;
+use crate::sys::{Errno, Error, Result, memory_file};
 
 /// Where in the memory of a slot the second part begins.
 pub const SECOND_PART: usize = 4096;
@@ -24,23 +31,99 @@ pub struct CommandRing {
     slots: Vec<Slot>,
 }
 
+/// Where the memory of the first slot is asked to be, and of each further one after it: far from what the
+/// kernel places by itself.
+const FIRST_AT: usize = 0x2000_0000_0000;
+const NEXT_AT: usize = 2 << 20;
+
+/// The memory of a slot.
+#[derive(Debug)]
+pub struct SlotMemory {
+    file: OwnedFd,
+    at: NonNull<c_void>,
+    len: usize,
+}
+
+// SAFETY: the memory belongs to nobody but this value, and no thread has a special part in it.
+unsafe impl Send for SlotMemory {}
+
+impl SlotMemory {
+    /// Makes memory with a second part of this size.
+    fn new(second: usize) -> Result<Self> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let (file, len) = (memory_file("slot")?, SECOND_PART + second);
+        let sized = File::from(file);
+        let set = sized.set_len(len as u64);
+        set.map_err(|error| Error::from_io(format!("ftruncate({len})"), &error))?;
+        let hint = FIRST_AT.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed) * NEXT_AT);
+        Self::map(sized.into(), hint, len, 0)
+    }
+
+    /// Has the memory of a slot of another process in the same place here.
+    ///
+    /// # Errors
+    /// `EEXIST` when something else is there.
+    pub fn adopt(file: OwnedFd, at: u64, len: u64) -> Result<Self> {
+        let (Ok(at), Ok(len)) = (usize::try_from(at), usize::try_from(len)) else {
+            return Err(Error::new("mmap(of a slot)", Errno::EINVAL));
+        };
+        let adopted = Self::map(file, at, len, libc::MAP_FIXED_NOREPLACE)?;
+        match adopted.at.as_ptr() as usize == at && len >= SECOND_PART {
+            true => Ok(adopted),
+            // A kernel that does not know the flag takes the place for a wish.
+            false => Err(Error::new(format!("mmap({at:#x}, {len})"), Errno::EEXIST)),
+        }
+    }
+
+    fn map(file: OwnedFd, at: usize, len: usize, flags: i32) -> Result<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, flags | libc::MAP_SHARED);
+        let hint = std::ptr::without_provenance_mut(at);
+        // SAFETY: the kernel puts it where nothing is.
+        let at = unsafe { libc::mmap(hint, len, protection, flags, file.as_raw_fd(), 0) };
+        let call = || format!("mmap({hint:?}, {len})");
+        let result = if at == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(at) };
+        let at = NonNull::new(check(result, call)?).ok_or(Errno::ENOMEM);
+        Ok(Self { at: check(at, call)?, file, len })
+    }
+
+    /// Returns where it is, and how long.
+    pub fn place(&self) -> (u64, u64) {
+        (self.at.as_ptr() as u64, self.len as u64)
+    }
+
+    /// Returns the file that it is.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    const fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the memory is ours, as long as that, and nobody else in this process has a reference;
+        // of the processes that share it, one at a time uses it.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr().cast(), self.len) }
+    }
+}
+
+impl Drop for SlotMemory {
+    fn drop(&mut self) {
+        // SAFETY: the memory is ours, and nobody can have a reference to it any more.
+        unsafe { libc::munmap(self.at.as_ptr(), self.len) };
+    }
+}
+
 struct Slot {
-    memory: MmapMut,
+    memory: SlotMemory,
     /// The two parts of the memory; read by the kernel when a command with them is submitted.
     parts: Box<[libc::iovec; 2]>,
 }
 
 impl Slot {
-    fn new((first, second): (usize, usize)) -> Result<Self> {
+    fn new(memory: SlotMemory, first: usize) -> Self {
         debug_assert!(first <= SECOND_PART, "the parts are apart");
-        let bytes = SECOND_PART + second;
-        let memory = MmapMut::map_anon(bytes);
-        let mut memory =
-            memory.map_err(|error| Error::from_io(format!("mmap({bytes})"), &error))?;
-        let start = memory.as_mut_ptr();
+        let start = memory.at.as_ptr().cast::<u8>();
+        let second = memory.len.saturating_sub(SECOND_PART);
         let parts = [(start, first), (start.wrapping_add(SECOND_PART), second)];
         let parts = parts.map(|(start, len)| libc::iovec { iov_base: start.cast(), iov_len: len });
-        Ok(Self { memory, parts: Box::new(parts) })
+        Self { memory, parts: Box::new(parts) }
     }
 }
 
@@ -50,21 +133,36 @@ impl CommandRing {
     ///
     /// # Errors
     /// `ENOSYS` and `EPERM` where there is no io_uring, or where it is forbidden.
-    pub fn new(slots: usize, parts: (usize, usize)) -> Result<Self> {
-        let entries = u32::try_from(slots.max(1)).unwrap_or(u32::MAX);
+    pub fn new(slots: usize, (first, second): (usize, usize)) -> Result<Self> {
+        let memory = (0..slots).map(|_| SlotMemory::new(second)).collect::<Result<Vec<_>>>()?;
+        Self::with(memory, first)
+    }
+
+    /// Makes a ring with slots that have this memory, with a first part of this size.
+    ///
+    /// # Errors
+    /// `ENOSYS` and `EPERM` where there is no io_uring, or where it is forbidden.
+    pub fn with(memory: Vec<SlotMemory>, first: usize) -> Result<Self> {
+        let entries = u32::try_from(memory.len().max(1)).unwrap_or(u32::MAX);
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(2 * entries.max(2));
         let ring = builder.build(entries);
         let ring =
             ring.map_err(|error| Error::from_io(format!("io_uring_setup({entries})"), &error))?;
-        let slots = (0..slots).map(|_| Slot::new(parts)).collect::<Result<_>>()?;
+        let slots = memory.into_iter().map(|memory| Slot::new(memory, first)).collect();
         Ok(Self { ring, slots })
     }
 
     /// Returns the memory of a slot.
     #[allow(clippy::indexing_slicing, reason = "who asks for a slot has made it")]
     pub fn memory(&mut self, slot: usize) -> &mut [u8] {
-        &mut self.slots[slot].memory
+        self.slots[slot].memory.bytes()
+    }
+
+    /// Returns what another process needs of the memory of a slot.
+    #[allow(clippy::indexing_slicing, reason = "who asks for a slot has made it")]
+    pub fn shared(&self, slot: usize) -> &SlotMemory {
+        &self.slots[slot].memory
     }
 
     /// Puts a command for a device into the queue; with its memory, if `with_memory`. It is submitted

@@ -131,6 +131,10 @@ impl Lower for ChainLower {
         LowerFound::known(id)
     }
 
+    fn hold_if_known(&self, id: LowerId) -> Option<LowerFound> {
+        self.contains(id).then(|| LowerFound::known(id))
+    }
+
     fn keep(&self, _: LowerId) {}
 
     fn forget(&self, _: LowerId) {}

@@ -221,6 +221,9 @@ pub trait Lower: Debug + Send + Sync {
     /// Keeps a file that is known so, for as long as somebody has what is returned.
     fn hold(&self, id: LowerId) -> LowerFound;
 
+    /// Does the same for a file that may be known or not; none if it is not.
+    fn hold_if_known(&self, id: LowerId) -> Option<LowerFound>;
+
     /// Keeps a file known until it is forgotten as often as it was kept.
     fn keep(&self, id: LowerId);
 

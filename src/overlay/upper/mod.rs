@@ -67,6 +67,16 @@ pub enum Purpose {
     Inspect,
 }
 
+/// What a process that changes an upper hands to the one that goes on with it.
+#[derive(Debug)]
+pub struct HeldUpper {
+    /// The lock on the work directory.
+    pub lock: OwnedFd,
+    /// The directory in which changes are prepared. It is as old as the mount, so that it is told of all
+    /// that could not be written since.
+    pub work: OwnedFd,
+}
+
 /// A directory that keeps changes.
 #[derive(Debug)]
 pub(crate) struct Upper {
@@ -117,37 +127,8 @@ impl Upper {
     /// # Errors
     /// [`Error::Setup`] says what is wrong with the directories.
     pub(crate) fn open(dirs: UpperDirs<'_>, purpose: Purpose) -> Result<Self> {
-        let UpperDirs { upper, work, sync, owners, writes } = dirs;
-        let setup = |path: &Path| {
-            let path = path.display().to_string();
-            move |error: sys::Error| Error::Setup(format!("directory {path}: {error}"))
-        };
-        let root = sys::open_dir_path(upper).map_err(setup(upper))?;
-        let work_dir = sys::open_dir_path(work).map_err(setup(work))?;
-        let (stat, work_stat) = (sys::fstat(root.as_fd())?, sys::fstat(work_dir.as_fd())?);
-        if stat.dev != work_stat.dev {
-            return Err(Error::Setup(format!(
-                "{} and {} must be on one file system",
-                upper.display(),
-                work.display()
-            )));
-        }
-        let mut opened = Self {
-            root: Arc::new(root),
-            root_inode: stat.ino,
-            work: work_dir,
-            index: None,
-            lock: None,
-            owners: Owners::Native,
-            namespace: Namespace::Trusted,
-            whiteouts_are_devices: true,
-            rename_whiteout_works: AtomicBool::new(true),
-            whiteout: Mutex::default(),
-            sync,
-            volatile: Volatile::default(),
-            writes,
-            next_temporary: AtomicU64::new(u64::from_le_bytes(sys::random_bytes()?) >> 1),
-        };
+        let UpperDirs { upper, work, owners, writes, .. } = dirs;
+        let mut opened = Self::open_both(dirs)?;
         if purpose == Purpose::Change {
             opened.lock = Some(lock(&opened.work, work)?);
             opened.prepare_work()?;
@@ -163,6 +144,61 @@ impl Upper {
             (opened.owners, opened.namespace) = (Owners::Mapped, Namespace::Mapped);
         }
         Ok(opened)
+    }
+
+    /// Opens an upper that another process changes, to go on with it. What it holds it hands over: the
+    /// lock and the directory in which changes are prepared.
+    pub(crate) fn take_over(dirs: UpperDirs<'_>, held: HeldUpper) -> Result<Self> {
+        let mut opened = Self::open_both(dirs)?;
+        (opened.lock, opened.work) = (Some(held.lock), held.work);
+        opened.take_over_mark();
+        opened.probe(dirs.upper, dirs.owners)?;
+        Ok(opened)
+    }
+
+    /// Closes what can be opened again.
+    pub(crate) fn close_kept(&self) {
+        drop(self.whiteout.lock().take());
+    }
+
+    /// Returns what a process that goes on with the upper needs.
+    pub(crate) fn held(&self) -> Option<[BorrowedFd<'_>; 2]> {
+        self.lock.as_ref().map(|lock| [lock.as_fd(), self.work.as_fd()])
+    }
+
+    /// Opens both directories.
+    fn open_both(dirs: UpperDirs<'_>) -> Result<Self> {
+        let UpperDirs { upper, work, sync, writes, .. } = dirs;
+        let setup = |path: &Path| {
+            let path = path.display().to_string();
+            move |error: sys::Error| Error::Setup(format!("directory {path}: {error}"))
+        };
+        let root = sys::open_dir_path(upper).map_err(setup(upper))?;
+        let work_dir = sys::open_dir_path(work).map_err(setup(work))?;
+        let (stat, work_stat) = (sys::fstat(root.as_fd())?, sys::fstat(work_dir.as_fd())?);
+        if stat.dev != work_stat.dev {
+            return Err(Error::Setup(format!(
+                "{} and {} must be on one file system",
+                upper.display(),
+                work.display()
+            )));
+        }
+        Ok(Self {
+            root: Arc::new(root),
+            root_inode: stat.ino,
+            work: work_dir,
+            index: None,
+            lock: None,
+            owners: Owners::Native,
+            namespace: Namespace::Trusted,
+            whiteouts_are_devices: true,
+            rename_whiteout_works: AtomicBool::new(true),
+            whiteout: Mutex::default(),
+            sync,
+            volatile: Volatile::default(),
+            writes,
+            next_temporary: AtomicU64::new(u64::from_le_bytes(sys::random_bytes()?) >> 1),
+        })
     }
 
     /// Opens the index beside the directory in which changes are prepared.
@@ -227,6 +263,11 @@ impl Upper {
             sys::make_dir(self.work.as_fd(), name, 0o700)?;
         }
         self.work = sys::open(self.work.as_fd(), name, open_flags::DIRECTORY, 0)?;
+        self.clear_work()
+    }
+
+    /// Clears the directory in which changes are prepared of what was not finished.
+    pub(crate) fn clear_work(&self) -> Result<()> {
         for left in sys::DirStream::new(self.work.as_fd())?.names()? {
             // What else is there, the union finishes.
             if left.as_encoded_bytes().starts_with(b"#") {

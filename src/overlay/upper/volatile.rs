@@ -26,6 +26,8 @@ pub(super) struct Volatile {
     is_marked: bool,
     /// Changes were lost.
     has_lost: AtomicBool,
+    /// The mount has ended.
+    has_ended: AtomicBool,
 }
 
 impl Upper {
@@ -57,7 +59,13 @@ impl Upper {
         }
     }
 
-    fn note_loss(&self, error: &dyn std::fmt::Display) {
+    /// Tells whether changes are known to be lost.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.volatile.has_lost.load(Ordering::Relaxed)
+    }
+
+    /// Notes that changes are lost.
+    pub(crate) fn note_loss(&self, error: &dyn std::fmt::Display) {
         if self.remembers_losses() && !self.volatile.has_lost.swap(true, Ordering::Relaxed) {
             tracing::error!("changes are lost, and nothing can be synced any more: {error}");
         }
@@ -68,7 +76,7 @@ impl Upper {
     /// # Errors
     /// [`Error::Lost`] when changes were lost at any time since the mount.
     pub(crate) fn check_losses(&self) -> Result<()> {
-        match self.volatile.has_lost.load(Ordering::Relaxed) {
+        match self.has_lost() {
             true => Err(Error::Lost),
             false => Ok(()),
         }
@@ -95,6 +103,11 @@ impl Upper {
         Ok(())
     }
 
+    /// Takes over the mark of a mount that another process has served.
+    pub(super) fn take_over_mark(&mut self) {
+        self.volatile.is_marked = self.sync == Sync::Volatile;
+    }
+
     /// Takes the mark away when all is on the disk.
     fn unmark_volatile(&self) -> Result<()> {
         self.check_losses()?;
@@ -105,12 +118,20 @@ impl Upper {
     }
 }
 
-impl Drop for Upper {
-    fn drop(&mut self) {
+impl Upper {
+    /// Puts the upper in order at the end of the mount.
+    pub(crate) fn end(&self) {
         if self.volatile.is_marked
+            && !self.volatile.has_ended.swap(true, Ordering::Relaxed)
             && let Err(error) = self.unmark_volatile()
         {
             tracing::warn!("{error}; the upper stays marked as volatile");
         }
+    }
+}
+
+impl Drop for Upper {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::layer::{Kind, TarMeta};
-use crate::overlay::{self, Caller, Ino, NewFile, Overlay, Rename, SetAttr, SetXattr};
+use crate::overlay::{self, Attempt, Caller, Ino, NewFile, Overlay, Rename, SetAttr, SetXattr};
 use crate::service::copy::folder::is_not_allowed;
 use crate::service::copy::source::{Content, each_piece};
 use crate::service::copy::write::Place;
@@ -61,12 +61,12 @@ impl<'a> Place for Layer<'a> {
             kind => NewFile::Node(kind, meta.device),
         };
         let mode = if meta.kind == Kind::Directory { 0o700 } else { OWNER_ONLY };
-        let attr = self.0.make(dir.ino, name, new, mode, ROOT)?;
+        let attr = self.0.make(dir.ino, name, new, mode, ROOT, Attempt::Only)?;
         Ok(self.known(attr.ino, meta.kind))
     }
 
     fn link(&self, node: &Known<'a>, dir: &Known<'a>, name: &OsStr) -> Result<()> {
-        let attr = self.0.link(node.ino, dir.ino, name)?;
+        let attr = self.0.link(node.ino, dir.ino, name, Attempt::Only)?;
         drop(self.known(attr.ino, node.kind));
         Ok(())
     }
@@ -79,7 +79,7 @@ impl<'a> Place for Layer<'a> {
         }
         for (name, value) in &meta.xattrs {
             let name = OsStr::from_bytes(name);
-            match self.0.set_xattr(node.ino, name, value, SetXattr::Any) {
+            match self.0.set_xattr(node.ino, name, value, SetXattr::Any, Attempt::Only) {
                 Err(error) if is_not_allowed(error.errno()) => tracing::debug!("{error}"),
                 other => other?,
             }
@@ -94,11 +94,11 @@ impl<'a> Place for Layer<'a> {
     }
 
     fn rename(&self, dir: &Known<'a>, from: &OsStr, to: &OsStr) -> Result<()> {
-        Ok(self.0.rename((dir.ino, from), (dir.ino, to), Rename::Replace)?)
+        Ok(self.0.rename((dir.ino, from), (dir.ino, to), Rename::Replace, Attempt::Only)?)
     }
 
     fn remove(&self, dir: &Known<'a>, name: &OsStr) -> Result<()> {
-        Ok(self.0.unlink(dir.ino, name)?)
+        Ok(self.0.unlink(dir.ino, name, Attempt::Only)?)
     }
 }
 
@@ -114,7 +114,7 @@ impl<'a> Layer<'a> {
         meta: &TarMeta,
         content: &mut dyn Content,
     ) -> Result<Known<'a>> {
-        let attr = self.0.create(dir.ino, name, OWNER_ONLY, ROOT)?;
+        let attr = self.0.create(dir.ino, name, OWNER_ONLY, ROOT, Attempt::Only)?;
         let known = self.known(attr.ino, Kind::Regular);
         self.fill(&known, meta, content)?;
         Ok(known)

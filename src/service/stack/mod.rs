@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::fuse::{self, MountOptions};
 use crate::overlay::{DirsLower, LowerDirs, Overlay, Owners, Redirects, Sync, UpperDirs, Writes};
 use crate::service::error::Result;
-use crate::service::mount::absolute;
+use crate::service::holder::Holder;
+use crate::service::mount::{Served, absolute};
 use crate::service::runs_as_root;
 use crate::service::umount::clear_way;
 use crate::sys;
@@ -31,7 +32,7 @@ const ENDING: Duration = Duration::from_secs(3);
 
 /// A stack that is mounted and answers.
 #[derive(Debug)]
-pub struct MountedStack(fuse::Mount);
+pub struct MountedStack(Served);
 
 impl MountedStack {
     /// Lets go of the terminal and of the directory that this process was started in.
@@ -42,7 +43,10 @@ impl MountedStack {
 
     /// Serves until it is unmounted.
     pub fn serve(self) -> Result<()> {
-        Ok(self.0.wait()?)
+        match self.0 {
+            Served::Here(mount, _) => Ok(mount.wait()?),
+            Served::Held(holder) => holder.hold(),
+        }
     }
 }
 
@@ -105,7 +109,12 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
     if options.no_xattrs {
         overlay = overlay.without_xattrs();
     }
-    Ok(MountedStack(fuse::mount(overlay, &target, &mount, statfs_of)?))
+    if mount.survives() {
+        let shared = fuse::mount_shared(&mut overlay, &target, &mount, statfs_of)?;
+        return Ok(MountedStack(Served::Held(Box::new(Holder::start(shared, overlay, None)?))));
+    }
+    let mount = fuse::mount(overlay, &target, &mount, statfs_of)?;
+    Ok(MountedStack(Served::Here(mount, None)))
 }
 
 /// Opens a stack to change it. The server of an earlier mount may not have ended yet: the kernel tells

@@ -13,11 +13,12 @@ use crate::store::snapshots::{RECORD, TWINS, Twins, UPPER};
 use crate::store::sums::{self, SUMS};
 use crate::store::{Container, MountState, Snapshot, record};
 
-/// What the directory of a container may have.
-const NAMES: [&str; 10] = [
+/// What the directory of a container may have, and how the names begin of sockets that nobody has found.
+const NAMES: [&str; 11] = [
     "config.json",
     "config.json.bad",
     "config.removed",
+    "control",
     "lock",
     "log",
     "snapshots",
@@ -26,6 +27,8 @@ const NAMES: [&str; 10] = [
     "upper",
     "work",
 ];
+
+const UNPUBLISHED: &str = "control-";
 
 const ID_DIGITS: usize = 64;
 
@@ -103,7 +106,9 @@ impl Check {
                 faults.push(self.fault(Part::Upper(id.to_owned()), &dir, problem));
             }
         }
-        for name in list_if_there(path)?.iter().filter(|name| !NAMES.contains(&name.as_str())) {
+        let belongs =
+            |name: &String| NAMES.contains(&name.as_str()) || name.starts_with(UNPUBLISHED);
+        for name in list_if_there(path)?.iter().filter(|name| !belongs(name)) {
             let problem = "its name belongs to nothing that a container has";
             faults.push(self.fault(Part::Stray, &path.join(name), problem));
         }

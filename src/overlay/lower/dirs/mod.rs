@@ -459,6 +459,13 @@ impl Lower for DirsLower {
         self.kept(id)
     }
 
+    fn hold_if_known(&self, id: LowerId) -> Option<LowerFound> {
+        match id == self.root {
+            true => Some(LowerFound::known(id)),
+            false => self.known.table.keep(id).then(|| self.kept(id)),
+        }
+    }
+
     fn keep(&self, id: LowerId) {
         self.known.table.keep(id);
     }

@@ -136,8 +136,9 @@ impl Table {
         Ok(names)
     }
 
-    pub(super) fn keep(&self, id: LowerId) {
-        self.0.write().keep(id);
+    /// Keeps a file once more, if it is known; tells whether it is.
+    pub(super) fn keep(&self, id: LowerId) -> bool {
+        self.0.write().keep(id)
     }
 
     /// Undoes one [`Table::keep`]; tells whether the file is not known any more.
@@ -174,10 +175,10 @@ impl Entries {
         self.list.get_mut(place)
     }
 
-    fn keep(&mut self, id: LowerId) {
-        if let Some(entry) = self.get_mut(id) {
-            entry.kept = entry.kept.saturating_add(1);
-        }
+    fn keep(&mut self, id: LowerId) -> bool {
+        let Some(entry) = self.get_mut(id) else { return false };
+        entry.kept = entry.kept.saturating_add(1);
+        true
     }
 
     fn place(&self, id: LowerId) -> Option<usize> {

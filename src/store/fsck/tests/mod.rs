@@ -51,6 +51,7 @@ impl Rich {
             target: "/mnt".into(),
             device: None,
             pid: 42,
+            server: None,
             writable: true,
             transport: None,
             data: None,
