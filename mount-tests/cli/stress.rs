@@ -14,7 +14,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::common::{Crafted, Output, Packing, Registry, Session, Who, noise, spawn};
+use crate::common::{
+    Crafted, Dice, Output, Packing, Registry, Session, Who, noise, setting, spawn,
+};
 
 const WORKERS: u64 = 6;
 const STEPS: u64 = 12;
@@ -22,29 +24,6 @@ const STEPS: u64 = 12;
 const SHARED: usize = 5;
 /// Images that a worker has at most.
 const OWN: u64 = 4;
-
-fn setting(name: &str, otherwise: u64) -> u64 {
-    let said = std::env::var(name).ok();
-    said.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
-}
-
-/// Numbers that look random, always the same for one seed.
-struct Dice(u64);
-
-impl Dice {
-    /// Returns a number below `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-
-    /// Returns a number below `end`, to choose by.
-    fn index(&mut self, end: usize) -> usize {
-        usize::try_from(self.below(end as u64)).unwrap()
-    }
-}
 
 /// The store that all work on, and a registry.
 struct Place {

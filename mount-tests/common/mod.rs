@@ -15,6 +15,7 @@ mod refusal;
 mod registry;
 pub(crate) mod secured;
 mod session;
+mod setting;
 mod tree;
 mod user;
 
@@ -24,12 +25,13 @@ pub(crate) use faults::{Fault, Faults};
 pub(crate) use fixture::{debian, fixtures, plain_debian, script};
 pub(crate) use http::base64;
 pub(crate) use peak::measured;
-pub(crate) use place::{Layer, Place, everywhere, large};
+pub(crate) use place::{Layer, Lower, Place, everywhere, large};
 pub(crate) use podman::Podman;
 pub(crate) use refusal::refused;
 pub(crate) use registry::{Registry, succeed};
 pub(crate) use session::{
     Output, Session, bytes_of, mounts_below, no_beginning, run, run_alone, spawn,
 };
-pub(crate) use tree::{Tree, differences, tree_of};
+pub(crate) use setting::{Dice, setting};
+pub(crate) use tree::{Tree, differences, forget_times, tree_of};
 pub(crate) use user::Who;

@@ -27,6 +27,19 @@ pub(crate) fn tree_of(root: &Path) -> Tree {
     tree
 }
 
+/// Replaces a time by `now` where `is_now` says so of the mode, in octal digits, and the time in seconds.
+pub(crate) fn forget_times(tree: &mut Tree, is_now: impl Fn(&str, i64) -> bool) {
+    for line in tree.values_mut() {
+        // As `describe` has them: mode, owner, time.
+        let mut words: Vec<_> = line.split(' ').collect();
+        let seconds = words[2].split('.').next().and_then(|text| text.parse().ok());
+        if is_now(words[0], seconds.expect("a time is a number of seconds")) {
+            words[2] = "now";
+        }
+        *line = words.join(" ");
+    }
+}
+
 fn walk(root: &Path, path: &Path, tree: &mut Tree, links: &mut BTreeMap<(u64, u64), Vec<String>>) {
     let metadata = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let below = path.strip_prefix(root).expect("it is below");

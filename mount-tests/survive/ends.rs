@@ -6,9 +6,9 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::common::{Session, Who, mounts_below};
+use crate::common::{Lower, Session, Who, mounts_below};
 use crate::survive::Held;
-use crate::survive::held::{Lower, is_alive};
+use crate::survive::held::is_alive;
 
 fn fill(dir: &Path) {
     fs::write(dir.join("file"), "content\n").unwrap();

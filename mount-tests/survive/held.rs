@@ -11,20 +11,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::common::{Session, Who, mounts_below, spawn};
+use crate::common::deadline::kill_now;
+use crate::common::{Lower, Session, Who, mounts_below, spawn};
 use crate::survive::Watch;
 
 /// How long a server may take to begin on a machine that is slow and busy.
 const BEGINS_WITHIN: Duration = Duration::from_secs(120);
-
-/// What is below a mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lower {
-    /// An image.
-    Image,
-    /// Plain directories.
-    Dirs,
-}
 
 /// How the server of a mount is replaced, and by what it reaches the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +38,11 @@ impl How {
             Self::Upgraded => "transport=dev-fuse",
             Self::UpgradedRings => "transport=io-uring",
         }
+    }
+
+    /// Returns the ways to upgrade that this kernel has.
+    pub(crate) fn upgrades() -> impl Iterator<Item = Self> {
+        Self::all().into_iter().filter(|how| *how != Self::Killed)
     }
 
     /// Returns all that this kernel has.
@@ -119,7 +116,7 @@ impl Held {
             assert_eq!(holder.try_wait().unwrap(), None, "the holder has ended");
             std::thread::yield_now();
         }
-        let watch = session.who.act(|| Watch::over(&target));
+        let watch = Watch::over(&target);
         // What a container's mount is recorded as, is so from now on.
         let is_recorded = || session.run(&["mount"]).contains("served by");
         while lower == Lower::Image && !is_recorded() {
@@ -225,11 +222,7 @@ impl Drop for Held {
         let Some(mut holder) = self.holder.take() else { return };
         // The session unmounts; a mount that is still in use ends with its holder.
         let pid = holder.id().cast_signed();
-        for pid in std::iter::once(pid).chain(children_of(pid)) {
-            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                eprintln!("process {pid}: {error}");
-            }
-        }
+        std::iter::once(pid).chain(children_of(pid)).for_each(kill_now);
         let ended: io::Result<_> = holder.wait();
         if let Err(error) = ended {
             eprintln!("the holder: {error}");

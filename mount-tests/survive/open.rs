@@ -11,9 +11,9 @@ use memmap2::MmapMut;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg};
 
-use crate::common::Who;
+use crate::common::{Lower, Who};
 use crate::survive::Held;
-use crate::survive::held::{How, Lower};
+use crate::survive::held::How;
 
 fn fill(dir: &Path) {
     for name in ["a", "b", "c"] {

@@ -15,9 +15,8 @@ use std::sync::mpsc::channel;
 use nix::fcntl::{AtFlags, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
-use crate::common::{Tree, Who, differences, tree_of};
+use crate::common::{Lower, Tree, Who, differences, forget_times, tree_of};
 use crate::survive::Held;
-use crate::survive::held::Lower;
 use crate::survive::tracer::{When, kill_at};
 
 /// An operation, in a folder that has what [`fill`] makes; what it returns a program sees.
@@ -328,11 +327,9 @@ enum At {
 
 /// Describes a folder, but for times: they are those of another moment.
 fn seen(dir: &Path) -> Tree {
-    let without_time = |line: String| {
-        let words = line.split(' ').enumerate().filter(|(at, _)| *at != 2);
-        words.map(|(_, word)| word).collect::<Vec<_>>().join(" ")
-    };
-    tree_of(dir).into_iter().map(|(name, line)| (name, without_time(line))).collect()
+    let mut tree = tree_of(dir);
+    forget_times(&mut tree, |_, _| true);
+    tree
 }
 
 /// The folders of a mount that nobody has used yet.

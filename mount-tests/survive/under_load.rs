@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{Who, differences, run, spawn, tree_of};
+use crate::common::{Lower, Who, differences, forget_times, run, setting, spawn, tree_of};
 use crate::oracle::crowd::{Crowd, fill};
 use crate::survive::Held;
-use crate::survive::held::{How, Lower};
+use crate::survive::held::How;
 
 /// How many servers are replaced: so many, if nobody says otherwise.
 fn rounds(how: How) -> usize {
@@ -17,7 +17,7 @@ fn rounds(how: How) -> usize {
         How::Killed => ("STRATA_SURVIVE_KILLS", 20),
         How::Upgraded | How::UpgradedRings | How::UpgradedHeld => ("STRATA_SURVIVE_UPGRADES", 6),
     };
-    std::env::var(name).map_or(few, |rounds| rounds.parse().expect("a number"))
+    setting(name, few).try_into().unwrap()
 }
 
 /// How many files the build has.
@@ -81,11 +81,9 @@ fn build(dir: &Path, mut step: impl FnMut()) {
 
 /// Describes what a build has made, but for times.
 fn built(dir: &Path) -> crate::common::Tree {
-    let without_time = |line: String| {
-        let words = line.split(' ').enumerate().filter(|(at, _)| *at != 2);
-        words.map(|(_, word)| word).collect::<Vec<_>>().join(" ")
-    };
-    tree_of(dir).into_iter().map(|(name, line)| (name, without_time(line))).collect()
+    let mut tree = tree_of(dir);
+    forget_times(&mut tree, |_, _| true);
+    tree
 }
 
 /// Builds in a mount whose server is replaced so many times, as the build goes on.
@@ -127,7 +125,7 @@ fn a_build_on_plain_directories_does_not_notice_that_its_server_is_killed() {
 
 #[test]
 fn a_build_does_not_notice_that_its_server_is_upgraded() {
-    for how in How::all().into_iter().filter(|how| *how != How::Killed) {
+    for how in How::upgrades() {
         build_with(Lower::Image, how);
     }
 }
@@ -183,7 +181,7 @@ fn a_crowd_does_not_notice_that_its_server_is_killed() {
 
 #[test]
 fn a_crowd_does_not_notice_that_its_server_is_upgraded() {
-    for how in How::all().into_iter().filter(|how| *how != How::Killed) {
+    for how in How::upgrades() {
         crowd_with(how);
     }
 }

@@ -8,8 +8,9 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::common::{Session, Who, mounts_below};
-use crate::survive::held::{How, Lower};
+use crate::common::deadline::kill_now;
+use crate::common::{Lower, Session, Who, mounts_below};
+use crate::survive::held::How;
 use crate::survive::{Held, Watch};
 
 fn fill(dir: &Path) {
@@ -28,7 +29,7 @@ fn served_by(session: &Session) -> (i32, String) {
 #[test]
 fn an_upgraded_mount_is_served_by_another_process_and_otherwise_as_before() {
     for who in [Who::Root, Who::User] {
-        for how in How::all().into_iter().filter(|how| *how != How::Killed) {
+        for how in How::upgrades() {
             let mut held = Held::with(who, Lower::Image, how, fill);
             let session = &held.session;
             who.act(|| fs::write(held.path("new"), "new\n").unwrap());
@@ -89,7 +90,7 @@ fn an_image_and_a_mount_in_the_background_are_upgraded() {
 
 #[test]
 fn a_server_goes_on_when_the_new_one_cannot() {
-    for how in How::all().into_iter().filter(|how| *how != How::Killed) {
+    for how in How::upgrades() {
         let mut held = Held::with(Who::Root, Lower::Image, how, fill);
         let before = served_by(&held.session).0;
         // What the new process needs to know the image is away for a moment.
@@ -180,10 +181,7 @@ fn a_server_killed_while_it_is_replaced_leaves_one_that_serves() {
             for _ in 0..round * 100 {
                 std::thread::yield_now();
             }
-            match kill(Pid::from_raw(server), Signal::SIGKILL) {
-                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-                Err(error) => panic!("server {server}: {error}"),
-            }
+            kill_now(server);
             upgrade.join().unwrap()
         });
         replaced += usize::from(output.code == 0);

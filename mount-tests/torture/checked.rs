@@ -9,7 +9,7 @@ use strata::digest::{DiffId, Digest, HashingReader};
 use strata::layer::Index;
 use strata::store::{Ref, RefName, Store};
 
-use crate::common::tree_of;
+use crate::common::{forget_times, tree_of};
 
 /// Files that tests begin with are older, in seconds since 1970.
 const BEFORE_TESTS: i64 = 1_700_000_000;
@@ -185,13 +185,11 @@ pub(crate) fn state(root: &Path) -> State {
 }
 
 fn insert_tree(state: &mut State, name: &str, tree: &Path) {
-    for (path, line) in tree_of(tree) {
-        // Mode, owner, time. What has happened in the test is all of the same time.
+    let mut tree = tree_of(tree);
+    // What has happened in the test is all of the same time.
+    forget_times(&mut tree, |_, seconds| seconds > BEFORE_TESTS);
+    for (path, line) in tree {
         let mut words: Vec<_> = line.split(' ').collect();
-        let seconds = words[2].split('.').next().and_then(|text| text.parse::<i64>().ok());
-        if seconds.is_some_and(|seconds| seconds > BEFORE_TESTS) {
-            words[2] = "now";
-        }
         // A file of a snapshot may have another name in one that is being made.
         if let Some(links) = words.iter().position(|word| *word == "links") {
             words.drain(links..links + 2);

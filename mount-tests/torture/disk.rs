@@ -20,8 +20,8 @@ use std::thread::JoinHandle;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::common::Dice;
 use crate::common::deadline::{Connection, Deadline, PATIENCE};
-use crate::torture::sample::Random;
 
 /// What is written whole or not at all.
 pub(crate) const BLOCK: usize = 4096;
@@ -114,11 +114,6 @@ impl Disk {
     /// Ends the disk, and returns all that came to it.
     pub(crate) fn into_log(self) -> Vec<Entry> {
         std::mem::take(&mut *self.shared.log.lock().unwrap())
-    }
-
-    /// Returns the connection, for who waits for the disk.
-    pub(crate) fn connection(&self) -> Connection {
-        self.connection.clone()
     }
 }
 
@@ -290,7 +285,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Makes the disk as it is when the power is cut before entry `cut`, in a new file.
-    pub(crate) fn cut(&mut self, cut: usize, survives: Survives, random: &mut Random, to: &Path) {
+    pub(crate) fn cut(&mut self, cut: usize, survives: Survives, dice: &mut Dice, to: &Path) {
         let is_flush = |entry: &Entry| matches!(entry.what, What::Flush);
         let flush = self.log[..cut].iter().rposition(is_flush).unwrap_or(0);
         if flush > self.at {
@@ -301,7 +296,7 @@ impl<'a> Replay<'a> {
         let pending = self.log[self.at..cut].iter().filter(|_| match survives {
             Survives::Nothing => false,
             Survives::All => true,
-            Survives::Some => random.next().is_multiple_of(2),
+            Survives::Some => dice.below(2) == 0,
         });
         apply(to, &pending.cloned().collect::<Vec<_>>());
     }

@@ -16,7 +16,7 @@ use crate::torture::walk::{Again, Trial, Undisturbed, Walk, fill, never, with_co
 /// A store on a small file system.
 struct Small {
     session: Session,
-    volume: Option<Volume>,
+    volume: Volume,
 }
 
 impl Small {
@@ -25,14 +25,8 @@ impl Small {
         private_mounts();
         let session = Session::new(Who::Root);
         let disk = session.path("disk");
-        format.make(&disk);
-        match Volume::mount(format, &disk, &session.path("volume")) {
-            Ok(volume) => Some(Self { session, volume: Some(volume) }),
-            Err(error) => {
-                eprintln!("this machine has no {}, which is left out: {error}", format.name());
-                None
-            }
-        }
+        let volume = Volume::new(format, &disk, &session.path("volume"))?;
+        Some(Self { session, volume })
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -63,10 +57,8 @@ impl Small {
         fs::remove_file(self.at("filler")).unwrap();
     }
 
-    fn unmount(mut self) {
-        if let Some(volume) = self.volume.take() {
-            volume.unmount();
-        }
+    fn unmount(self) {
+        self.volume.unmount();
     }
 }
 

@@ -7,14 +7,14 @@
 
 use std::path::PathBuf;
 
-use crate::common::deadline::private_mounts;
 use crate::common::{Session, Who};
-use crate::torture::calls::Kind;
 use crate::torture::checked::{State, faults, state};
-use crate::torture::cut::{Poke, Recording, Syncs, cut_at};
+use crate::torture::cut::{
+    Poke, Recorded, Recording, Syncs, cut_at, cuts_take_nothing, missing_syncs_are_seen,
+};
 use crate::torture::disk::{Disk, Entry, Progress};
 use crate::torture::sample::Sample;
-use crate::torture::trace::{Act, Tracing};
+use crate::torture::trace::Tracing;
 use crate::torture::volume::{Format, Volume};
 use crate::torture::walk::{Again, Trial, Undisturbed, Walk, never, with_container};
 
@@ -37,7 +37,7 @@ const COMMANDS: &[(&[&str], Again)] = &[
 ];
 
 /// What came to a disk while the commands worked.
-struct Recorded {
+struct Commands {
     session: Session,
     format: Format,
     /// The disk as it was before.
@@ -47,19 +47,15 @@ struct Recorded {
     undisturbed: Vec<Undisturbed>,
 }
 
-impl Recorded {
-    /// Has the commands work; none where the machine has no such file system.
+impl Recorded for Commands {
+    fn what(&self) -> String {
+        self.format.name().to_owned()
+    }
+
     fn new(format: Format, syncs: Syncs) -> Option<Self> {
         let session = Session::new(Who::Root);
         let base = session.path("base");
-        format.make(&base);
-        let volume = match Volume::mount(format, &base, &session.path("volume")) {
-            Ok(volume) => volume,
-            Err(error) => {
-                eprintln!("this machine has no {}, which is left out: {error}", format.name());
-                return None;
-            }
-        };
+        let volume = Volume::new(format, &base, &session.path("volume"))?;
         // Some of it is there already.
         with_container(&Trial::at(&session, volume.at.join("store")));
         volume.unmount();
@@ -70,19 +66,10 @@ impl Recorded {
         let volume = Volume::mount(format, disk.path(), &session.path("volume")).unwrap();
         let store = Trial::at(&session, volume.at.join("store"));
         let tracing = Tracing::of(&volume.at);
-        tracing.connections.lock().unwrap().push(disk.connection());
-        let mut poke = Poke::new(format, &volume.at);
+        let mut poke = Poke::new(format, &volume.at, syncs);
         let mut states = vec![Undisturbed::of(&store.root())];
         for (number, (arguments, _)) in COMMANDS.iter().enumerate() {
-            let ended = tracing.run(&mut store.command(arguments), &mut |point| match (
-                point.kind, syncs,
-            ) {
-                (Kind::Sync, Syncs::AreNot) => Act::Answer(0),
-                _ => {
-                    poke.write_journal();
-                    Act::Go
-                }
-            });
+            let ended = tracing.run(&mut store.command(arguments), &mut |point| poke.decide(point));
             assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
             progress.set(number + 1);
             states.push(Undisturbed::of(&store.root()));
@@ -93,14 +80,19 @@ impl Recorded {
         Some(Self { session, format, base, log, undisturbed: states })
     }
 
-    /// Cuts the power at some moments; see [`cut_at`].
+    fn moments(&self) -> usize {
+        self.log.len()
+    }
+
     fn cut(&self, sample: Sample) -> (usize, Option<String>) {
         let at = self.session.path("cut");
         let trial = Trial::at(&self.session, at.join("store"));
         let recording = Recording { format: self.format, base: &self.base, log: &self.log, at };
         cut_at(&recording, &self.session, sample, &|done, what| self.check(&trial, done, what))
     }
+}
 
+impl Commands {
     /// Checks a store after a power cut, when so many commands had ended, and that the next one does what
     /// it was about to do.
     fn check(&self, trial: &Trial<'_>, done: usize, what: &str) {
@@ -118,37 +110,23 @@ impl Recorded {
     }
 }
 
-/// Cuts the power while commands work on a file system.
-fn cut(format: Format, every: usize) {
-    private_mounts();
-    let Some(recorded) = Recorded::new(format, Syncs::AreMade) else { return };
-    let (cuts, wrong) = recorded.cut(Sample::each_or(every, 10));
-    assert_eq!(wrong, None);
-    assert!(cuts > 0, "the power was never cut");
-    eprintln!("{}: cut at {cuts} of {} moments", format.name(), recorded.log.len());
-}
-
 #[test]
 fn a_power_cut_on_ext4_leaves_all_or_nothing() {
-    cut(Format::Ext4, 900);
+    cuts_take_nothing::<Commands>(Format::Ext4, 900);
 }
 
 #[test]
 fn a_power_cut_on_xfs_leaves_all_or_nothing() {
-    cut(Format::Xfs, 900);
+    cuts_take_nothing::<Commands>(Format::Xfs, 900);
 }
 
 #[test]
 fn a_power_cut_on_btrfs_leaves_all_or_nothing() {
-    cut(Format::Btrfs, 5000);
+    cuts_take_nothing::<Commands>(Format::Btrfs, 5000);
 }
 
 /// What the other tests stand on: they see it when something is not synced.
 #[test]
 fn without_syncing_a_power_cut_is_seen() {
-    private_mounts();
-    let recorded = Recorded::new(Format::Ext4, Syncs::AreNot).expect("a machine has ext4");
-    let (cuts, wrong) = recorded.cut(Sample::each_or(40, 5));
-    eprintln!("cut {cuts} times, then: {wrong:?}");
-    assert!(wrong.is_some(), "nothing was lost in {cuts} cuts");
+    missing_syncs_are_seen::<Commands>(Sample::each_or(40, 5));
 }

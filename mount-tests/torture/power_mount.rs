@@ -5,19 +5,18 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::common::deadline::private_mounts;
 use crate::common::{Session, Tree, Who};
-use crate::torture::calls::Kind;
-use crate::torture::cut::{Poke, Recording, Syncs, cut_at};
+use crate::torture::cut::{
+    Poke, Recorded, Recording, Syncs, cut_at, cuts_take_nothing, missing_syncs_are_seen,
+};
 use crate::torture::disk::{Disk, Entry};
 use crate::torture::sample::Sample;
 use crate::torture::scene::{Scene, World};
-use crate::torture::trace::Act;
 use crate::torture::volume::{Format, Volume};
 use crate::torture::work::{How, SYNCED, steps};
 
 /// What came to a disk while a program worked in a mount of a container.
-struct Recorded {
+struct MountWork {
     scene: Scene,
     format: Format,
     base: PathBuf,
@@ -30,19 +29,15 @@ struct Recorded {
 
 const NAME: &str = "box";
 
-impl Recorded {
-    /// Has the work done; none where the machine has no such file system.
+impl Recorded for MountWork {
+    fn what(&self) -> String {
+        format!("a mount on {}", self.format.name())
+    }
+
     fn new(format: Format, syncs: Syncs) -> Option<Self> {
         let session = Session::new(Who::Root);
         let (base, store) = (session.path("base"), session.path("store"));
-        format.make(&base);
-        let volume = match Volume::mount(format, &base, &store) {
-            Ok(volume) => volume,
-            Err(error) => {
-                eprintln!("this machine has no {}, which is left out: {error}", format.name());
-                return None;
-            }
-        };
+        let volume = Volume::new(format, &base, &store)?;
         // A store begins in a directory that is empty.
         if format == Format::Ext4 {
             fs::remove_dir(store.join("lost+found")).unwrap();
@@ -57,15 +52,9 @@ impl Recorded {
         let progress = move || fs::read(&done).map_or(0, |done| done.len());
         let disk = Disk::new(&base, scene.session.path("disk"), progress);
         let volume = Volume::mount(format, disk.path(), &store).unwrap();
-        let mut poke = Poke::new(format, &store);
+        let mut poke = Poke::new(format, &store, syncs);
         let (ended, worked) =
-            scene.run(NAME, &words, How::Syncing, &mut |point| match (point.kind, syncs) {
-                (Kind::Sync, Syncs::AreNot) => Act::Answer(0),
-                _ => {
-                    poke.write_journal();
-                    Act::Go
-                }
-            });
+            scene.run(NAME, &words, How::Syncing, &mut |point| poke.decide(point));
         let all = steps(Who::Root).len();
         assert_eq!((ended.code, worked.done), (Some(0), all), "{}", ended.stderr);
         drop(poke);
@@ -74,13 +63,19 @@ impl Recorded {
         Some(Self { scene, format, base, log, words, states })
     }
 
+    fn moments(&self) -> usize {
+        self.log.len()
+    }
+
     fn cut(&self, sample: Sample) -> (usize, Option<String>) {
         let session = &self.scene.session;
         let at = session.path("store");
         let recording = Recording { format: self.format, base: &self.base, log: &self.log, at };
         cut_at(&recording, session, sample, &|done, what| self.check(done, what))
     }
+}
 
+impl MountWork {
     /// Checks a container after a power cut, when so many steps were done.
     fn check(&self, done: usize, what: &str) {
         let scene = &self.scene;
@@ -121,36 +116,23 @@ fn is_like(expected: Option<&str>, found: Option<&str>) -> bool {
     expected.map(without) == found.map(without)
 }
 
-fn cut(format: Format, every: usize) {
-    private_mounts();
-    let Some(recorded) = Recorded::new(format, Syncs::AreMade) else { return };
-    let (cuts, wrong) = recorded.cut(Sample::each_or(every, 10));
-    assert_eq!(wrong, None);
-    assert!(cuts > 0, "the power was never cut");
-    eprintln!("a mount on {}: cut at {cuts} of {} moments", format.name(), recorded.log.len());
-}
-
 #[test]
 fn a_power_cut_below_a_mount_on_ext4_takes_nothing_that_was_synced() {
-    cut(Format::Ext4, 1000);
+    cuts_take_nothing::<MountWork>(Format::Ext4, 1000);
 }
 
 #[test]
 fn a_power_cut_below_a_mount_on_xfs_takes_nothing_that_was_synced() {
-    cut(Format::Xfs, 1000);
+    cuts_take_nothing::<MountWork>(Format::Xfs, 1000);
 }
 
 #[test]
 fn a_power_cut_below_a_mount_on_btrfs_takes_nothing_that_was_synced() {
-    cut(Format::Btrfs, 4000);
+    cuts_take_nothing::<MountWork>(Format::Btrfs, 4000);
 }
 
 /// What the other tests stand on: they see it when something is not synced.
 #[test]
 fn without_syncing_a_power_cut_below_a_mount_is_seen() {
-    private_mounts();
-    let recorded = Recorded::new(Format::Ext4, Syncs::AreNot).expect("a machine has ext4");
-    let (cuts, wrong) = recorded.cut(Sample::each_or(60, 10));
-    eprintln!("cut {cuts} times, then: {wrong:?}");
-    assert!(wrong.is_some(), "nothing was lost in {cuts} cuts");
+    missing_syncs_are_seen::<MountWork>(Sample::each_or(60, 10));
 }

@@ -34,7 +34,7 @@ fn text(errno: Errno) -> String {
 fn refuse(session: &Session, arguments: &[&str], again: Again, between: &dyn Fn(&State) -> bool) {
     let walk = Walk { session, arguments, again, between };
     let before = crate::torture::checked::state(&session.path("store"));
-    let after = walk.undisturbed();
+    let (after, _) = walk.undisturbed();
     let sample = Sample::each(41);
     for errnos in in_rounds(&REFUSALS) {
         let mut refused = 0;

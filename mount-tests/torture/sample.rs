@@ -65,18 +65,3 @@ pub(crate) fn is_long() -> bool {
 pub(crate) fn in_rounds<T>(each: &[T]) -> impl Iterator<Item = &[T]> {
     each.chunks(if is_long() { 1 } else { each.len() })
 }
-
-/// Numbers that look random and are the same for the same seed (splitmix64).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    /// Returns the next one.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}

@@ -119,7 +119,6 @@ impl Scene {
                 connection = Connection::of(&mount);
                 std::thread::yield_now();
             }
-            tracing.connections.lock().unwrap().extend(connection.clone());
             let worked = match connection {
                 None => Worked::default(),
                 Some(connection) => {

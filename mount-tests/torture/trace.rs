@@ -81,18 +81,12 @@ pub(crate) struct Tracing {
     /// Only what is changed below this counts.
     pub(crate) watched: PathBuf,
     pub(crate) which: Which,
-    /// Aborted when the program does not end in time.
-    pub(crate) connections: Arc<Mutex<Vec<Connection>>>,
 }
 
 impl Tracing {
     /// Watches the changes below a folder.
     pub(crate) fn of(watched: &Path) -> Self {
-        Self {
-            watched: watched.canonicalize().unwrap(),
-            which: Which::Changes,
-            connections: Arc::default(),
-        }
+        Self { watched: watched.canonicalize().unwrap(), which: Which::Changes }
     }
 
     /// Runs a program to its end; `decide` is asked at each call.
@@ -150,8 +144,9 @@ impl<'a> Tracer<'a> {
         }
         let processes: Processes = Arc::default();
         let deadline = {
-            let (processes, connections) =
-                (Arc::clone(&processes), Arc::clone(&tracing.connections));
+            let processes = Arc::clone(&processes);
+            // Whatever it waits for is mounted around the folder that it runs in.
+            let folder = command.get_current_dir().map(Path::to_owned);
             Deadline::new(format!("{command:?}"), PATIENCE, move || {
                 let mut pid = [0; 4];
                 match &*processes.lock().unwrap() {
@@ -160,7 +155,8 @@ impl<'a> Tracer<'a> {
                     None if told.read_exact(&mut pid).is_ok() => kill_now(i32::from_ne_bytes(pid)),
                     None => {}
                 }
-                connections.lock().unwrap().iter().for_each(Connection::abort);
+                let around = folder.as_deref().map(Connection::around);
+                around.iter().flatten().for_each(Connection::abort);
             })
         };
         let root = spawn(command).id().cast_signed();

@@ -38,7 +38,7 @@ impl Format {
     }
 
     /// Makes a file with an empty file system.
-    pub(crate) fn make(self, file: &Path) {
+    fn make(self, file: &Path) {
         fs::File::create(file).unwrap().set_len(self.mebibytes() << 20).unwrap();
         let device = Loop::of(file);
         let mut command = Command::new(format!("mkfs.{}", self.name()));
@@ -80,6 +80,15 @@ pub(crate) struct Volume {
 }
 
 impl Volume {
+    /// Makes a file system in a file, and mounts it; says so and returns none where the machine cannot.
+    pub(crate) fn new(format: Format, file: &Path, at: &Path) -> Option<Self> {
+        format.make(file);
+        let told = |error: &String| {
+            eprintln!("this machine has no {}, which is left out: {error}", format.name());
+        };
+        Self::mount(format, file, at).inspect_err(told).ok()
+    }
+
     /// Mounts the file system in a file. `Err` has what the kernel says.
     pub(crate) fn mount(format: Format, file: &Path, at: &Path) -> Result<Self, String> {
         fs::create_dir_all(at).unwrap();

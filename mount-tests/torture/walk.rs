@@ -100,9 +100,9 @@ impl Walk<'_> {
     /// Kills the command at one of the calls that are chosen after the other, until it ends unharmed;
     /// tells at how many.
     pub(crate) fn kill(&self, sample: Sample) -> usize {
-        let sample = sample.within(self.points());
         let before = state(&self.session.path("store"));
-        let after = self.undisturbed();
+        let (after, points) = self.undisturbed();
+        let sample = sample.within(points);
         let mut killed = 0;
         let mut next = sample.from(1);
         loop {
@@ -129,25 +129,18 @@ impl Walk<'_> {
         }
     }
 
-    /// Returns how many calls there are at which the command can be killed.
-    fn points(&self) -> usize {
+    /// Runs the command as it is meant to be; tells too at how many calls it can be killed.
+    pub(crate) fn undisturbed(&self) -> (Undisturbed, usize) {
+        let trial = Trial::new(self.session);
         let mut points = 0;
-        let ended = Trial::new(self.session).trace(self.arguments, &mut |point| {
+        let ended = trial.trace(self.arguments, &mut |point| {
             points = point.number;
             Act::Go
         });
         assert_eq!(ended.code, Some(0), "{:?}: {}", self.arguments, ended.stderr);
-        points
-    }
-
-    /// Runs the command as it is meant to be.
-    pub(crate) fn undisturbed(&self) -> Undisturbed {
-        let trial = Trial::new(self.session);
-        let output = trial.try_run(self.arguments);
-        assert_eq!(output.code, 0, "{:?}: {}", self.arguments, output.stderr);
         assert_eq!(faults(&trial.root()), Vec::<String>::new());
         assert_eq!(leftovers(&trial.root()), Vec::<PathBuf>::new());
-        Undisturbed::of(&trial.root())
+        (Undisturbed::of(&trial.root()), points)
     }
 
     /// Checks what an interrupted command has left, and that it does its work when it is run again.

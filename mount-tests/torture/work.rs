@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{linkat, mkfifo};
 
-use crate::common::{Tree, Who, script, spawn, tree_of};
+use crate::common::{Tree, Who, forget_times, script, spawn, tree_of};
 
 /// The folder in which the work is to be done, the file in which steps that are done are noted, and how it
 /// is done.
@@ -226,15 +226,7 @@ const STEPS: &[Step] = &[
 /// something to do, and times that came to be after `begun`, seconds since 1970.
 pub(crate) fn seen(at: &Path, begun: i64) -> Tree {
     let mut tree = tree_of(at);
-    for line in tree.values_mut() {
-        let mut words: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        // Mode, owner, time.
-        let seconds = words[2].split('.').next().and_then(|text| text.parse().ok());
-        if words[0].starts_with('4') || seconds.is_some_and(|seconds: i64| seconds >= begun) {
-            words[2] = "now".to_owned();
-        }
-        *line = words.join(" ");
-    }
+    forget_times(&mut tree, |mode, seconds| mode.starts_with('4') || seconds >= begun);
     tree
 }
 
