@@ -300,7 +300,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// Gives copies the names that a crash has kept from them.
+    /// Gives copies the names that a crash has kept from them, and counts the names of others again.
     pub(crate) fn finish_links(&self) -> Result<()> {
         let upper = self.changeable()?;
         for unfinished in upper.unfinished(UNFINISHED)? {
@@ -318,7 +318,7 @@ impl Overlay {
             }
             upper.discard(&unfinished)?;
         }
-        Ok(())
+        upper.settle_links()
     }
 
     /// Copies the content of a file whose attributes are in the upper already.

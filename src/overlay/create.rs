@@ -190,9 +190,9 @@ impl Overlay {
         let (is_dir, heritage) = (matches!(new, New::Directory), self.heritage(&dir)?);
         let meta = new_meta(heritage, is_dir, mode, caller, self.owners());
         let fd = self.dir_fd(&dir)?;
+        let mask = mask(heritage, caller.umask);
         if !in_lower && !is_anew {
             // As a rule the upper has nothing either: making says if it has.
-            let mask = mask(heritage, caller.umask);
             match upper.make_in_place(fd.as_fd(), name, new, meta, mask) {
                 Err(Error::Sys(error)) if error.errno() == Errno::EEXIST => {}
                 made => return self.made_in_place(&dir, name, new, made?),
@@ -204,7 +204,7 @@ impl Overlay {
             Child::Nothing => return Err(Error::Stale(dir.ino.0)),
             Child::There(_) | Child::Whiteout => {}
         }
-        let aside = upper.make_aside(fd.as_fd(), new, meta, caller.umask)?;
+        let aside = upper.make_aside(fd.as_fd(), new, meta, mask)?;
         if is_dir && self.lower_has(dir.lower, name)? {
             // What the lower has under the name stays gone.
             let target = XattrTarget::Fd(aside.fd.as_fd());

@@ -96,13 +96,8 @@ impl Overlay {
             return Err(error);
         }
         node.add_name(dir, name);
-        self.shows_one_less(node)
-    }
-
-    /// Notes that the union shows one name less of a file of the index, for the links that it has.
-    pub(crate) fn shows_one_less(&self, node: &Arc<Node>) -> Result<()> {
-        let more = node.state.lock().more_links;
-        more.map_or(Ok(()), |more| self.shows_more(node, more - 1))
+        // It is one of its links now.
+        self.shows_more(node, more - 1)
     }
 
     /// Notes how many more names than links the union shows of a file of the index.
@@ -137,48 +132,49 @@ impl Overlay {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
-    use crate::overlay::{
-        DirsLower, Ino, Links, LowerDirs, Owners, SetAttr, Sync, UpperDirs, Writes,
-    };
-
-    fn mounted(folder: &Path) -> Overlay {
-        let (upper, work) = (folder.join("upper"), folder.join("work"));
-        let lower = LowerDirs {
-            dirs: vec![folder.join("low")],
-            data_only: Vec::new(),
-            upper: Some(upper.clone()),
-            user_marks: false,
-            owners: Owners::Native,
-            static_links: false,
-            follow_redirects: true,
-            links: Links::Kept,
-        };
-        let (sync, owners) = (Sync::Never, None);
-        let dirs = UpperDirs { upper: &upper, work: &work, sync, owners, writes: Writes::ALL };
-        loop {
-            match Overlay::writable(Box::new(DirsLower::open(&lower).unwrap()), dirs) {
-                // A process that another test begins has a copy of the lock until it runs.
-                Err(Error::InUse(_)) => std::thread::yield_now(),
-                mounted => return mounted.unwrap(),
-            }
-        }
-    }
+    use crate::overlay::tests::mounted;
+    use crate::overlay::{Ino, SetAttr};
 
     fn links(overlay: &Overlay, name: &str) -> u32 {
         overlay.lookup(Ino::ROOT, name.as_ref()).unwrap().nlink
     }
 
-    #[test]
-    fn regression_a_copy_that_was_cut_short_has_lost_no_names() {
+    /// Makes a folder whose lower has a file with the names `one` and `two`.
+    fn two_names() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for dir in ["low", "upper", "work"] {
             fs::create_dir(folder.path().join(dir)).unwrap();
         }
         fs::write(folder.path().join("low/one"), "content").unwrap();
         fs::hard_link(folder.path().join("low/one"), folder.path().join("low/two")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn regression_names_half_counted_by_one_server_are_counted_by_the_next() {
+        let folder = two_names();
+        let overlay = mounted(folder.path());
+        let ino = overlay.lookup(Ino::ROOT, "one".as_ref()).unwrap().ino;
+        let mode = Some(0o600);
+        overlay.setattr(ino, SetAttr { mode, ..SetAttr::default() }).unwrap();
+        let node = overlay.nodes.get(ino).unwrap();
+        let kept = || {
+            let number = node.lower.unwrap().0;
+            overlay.changeable().unwrap().indexed(number).unwrap().unwrap().1.links
+        };
+        let before = kept();
+        overlay.note_links(overlay.open_node(&node).unwrap().0.as_fd(), KeptLinks::All(2)).unwrap();
+        // What a mount does first, and who goes on with one.
+        overlay.finish_links().unwrap();
+        assert!(matches!(before, Some(KeptLinks::More(_))), "{before:?}");
+        assert_eq!(kept(), before);
+    }
+
+    #[test]
+    fn regression_a_copy_that_was_cut_short_has_lost_no_names() {
+        let folder = two_names();
         let overlay = mounted(folder.path());
         let ino = overlay.lookup(Ino::ROOT, "one".as_ref()).unwrap().ino;
         let mode = Some(0o600);

@@ -54,6 +54,8 @@ mod privilege;
 mod readdir;
 mod remove;
 mod rename;
+#[cfg(test)]
+mod tests;
 mod upper;
 mod xattr;
 

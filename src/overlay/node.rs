@@ -270,29 +270,20 @@ impl Nodes {
 
     /// Counts that the kernel is told of a file; tells whether it did not know it.
     pub(crate) fn remember(&self, ino: Ino, node: Option<&Arc<Node>>) -> bool {
-        let mut shard = self.shard(ino).lock();
-        let lookups = shard.lookups.entry(ino).or_default();
-        *lookups += 1;
-        let is_new = *lookups == 1;
-        self.known.fetch_add(usize::from(is_new), Ordering::Relaxed);
-        let node = node.cloned().or_else(|| shard.nodes.get(&ino)?.get());
-        if let Some(node) = node {
-            shard.nodes.insert(ino, Held::Strong(node));
-        }
-        is_new
+        self.count(&mut self.shard(ino).lock(), ino, node)
     }
 
     /// Notes that the kernel knows a file, if nothing was known of that; tells whether so.
     pub(crate) fn know(&self, ino: Ino, node: Option<&Arc<Node>>) -> bool {
-        if self.knows(ino) {
-            return false;
-        }
-        let mut shard = self.shard(ino).lock();
-        let is_new = !shard.lookups.contains_key(&ino);
-        if is_new {
-            shard.lookups.insert(ino, 1);
-            self.known.fetch_add(1, Ordering::Relaxed);
-        }
+        let shard = &mut self.shard(ino).lock();
+        !shard.lookups.contains_key(&ino) && self.count(shard, ino, node)
+    }
+
+    fn count(&self, shard: &mut Shard, ino: Ino, node: Option<&Arc<Node>>) -> bool {
+        let lookups = shard.lookups.entry(ino).or_default();
+        *lookups += 1;
+        let is_new = *lookups == 1;
+        self.known.fetch_add(usize::from(is_new), Ordering::Relaxed);
         if let Some(node) = node.cloned().or_else(|| shard.nodes.get(&ino)?.get()) {
             shard.nodes.insert(ino, Held::Strong(node));
         }

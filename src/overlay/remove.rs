@@ -94,14 +94,11 @@ impl Overlay {
     }
 
     /// Notes which file is about to lose a name, in places 0 and 1 of an attempt, and how many more names
-    /// than links the union will show then of one of the index.
-    pub(crate) fn note_loss(&self, node: &Node, at: &Child, attempt: Attempt<'_>) {
+    /// than links the union shows of one of the index: the name is one of its links.
+    pub(crate) fn note_loss(&self, node: &Node, attempt: Attempt<'_>) {
         let loss = {
             let state = node.state.lock();
-            // The name is one of its links, or one of those that it has more.
-            let less = i64::from(!matches!(at, Child::There(_)));
-            let more = state.more_links.map(|more| more.saturating_sub(less));
-            Loss { in_upper: state.upper.is_some(), more }
+            Loss { in_upper: state.upper.is_some(), more: state.more_links }
         };
         attempt.note(1, loss.encode());
         attempt.note(0, node.ino.0);
@@ -157,14 +154,12 @@ impl Overlay {
         let upper = self.changeable()?;
         let fd = self.dir_fd(dir)?;
         if !self.hide_lower(upper, fd.as_fd(), name, (node, attempt))? {
-            let child = self.upper_child(dir, name)?;
-            self.note_loss(node, &child, attempt);
-            match child {
+            self.note_loss(node, attempt);
+            match self.upper_child(dir, name)? {
                 Child::Whiteout => return Err(Error::NotFound),
                 Child::Nothing => {
                     self.hold_before_losing(node)?;
                     upper.make_whiteout(fd.as_fd(), name)?;
-                    self.shows_one_less(node)?;
                 }
                 Child::There(_) => self.take_away(upper, (dir, fd.as_fd()), name, node)?,
             }
@@ -186,7 +181,7 @@ impl Overlay {
         if node.is_in_upper() {
             return Ok(false);
         }
-        self.note_loss(node, &Child::Nothing, attempt);
+        self.note_loss(node, attempt);
         self.hold_before_losing(node)?;
         match upper.make_whiteout(dir, name) {
             Err(Error::Sys(error)) if error.errno() == Errno::EEXIST => Ok(false),

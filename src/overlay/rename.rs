@@ -204,7 +204,7 @@ impl Overlay {
         }
         let at_target = self.upper_child(&to.dir, to.name)?;
         if let Some(target) = target {
-            self.note_loss(target, &at_target, attempt);
+            self.note_loss(target, attempt);
         }
         self.note_move(node, attempt);
         match at_target {
@@ -219,9 +219,6 @@ impl Overlay {
                 move_one(upper, from, to)?;
             }
             Child::There(_) | Child::Nothing | Child::Whiteout => move_one(upper, from, to)?,
-        }
-        if let (Some(target), Child::Nothing) = (target, &at_target) {
-            self.shows_one_less(target)?;
         }
         from.dir.note_whiteouts(from.lower && !upper.whiteouts_are_devices());
         from.dir.changed(-node.counts());

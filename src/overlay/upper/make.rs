@@ -142,11 +142,7 @@ impl Upper {
                 Err(error) => return Err(error),
             }
         }
-        let umask = match mask {
-            Mask::Bits(umask) => umask,
-            Mask::Acl => 0,
-        };
-        let aside = self.make_aside(dir, new, meta, umask)?;
+        let aside = self.make_aside(dir, new, meta, mask)?;
         self.place_new(&aside, dir, name)?;
         Ok(aside.fd)
     }
@@ -157,11 +153,14 @@ impl Upper {
         dir: BorrowedFd<'_>,
         new: New<'_>,
         meta: Meta,
-        umask: u32,
+        mask: Mask,
     ) -> Result<Temporary> {
-        let Some(acl) = self.default_acl(dir)? else {
-            let mask = Mask::Bits(umask);
-            return self.make_temporary(new, mask.apply(meta), mask);
+        let acl = match mask {
+            Mask::Acl => self.default_acl(dir)?,
+            Mask::Bits(_) => None,
+        };
+        let Some(acl) = acl else {
+            return self.make_temporary(new, mask.apply(meta), Mask::Bits(0));
         };
         // The file system hands the default ACL down, so the file is made where there is one.
         let name = self.temporary_name();

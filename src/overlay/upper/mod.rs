@@ -210,17 +210,14 @@ impl Upper {
             }
             sys::make_dir(dir.as_fd(), name, 0o700)?;
         }
-        let index = sys::open(dir.as_fd(), name, open_flags::DIRECTORY, 0)?;
-        if self.is_for_change() {
-            self.settle_links(index.as_fd())?;
-        }
-        self.index = Some(Arc::new(index));
+        self.index = Some(Arc::new(sys::open(dir.as_fd(), name, open_flags::DIRECTORY, 0)?));
         Ok(())
     }
 
     /// Where a crash came while a file of the index got a link, notes how many more names are shown: links
     /// that it gets from now on count.
-    fn settle_links(&self, index: BorrowedFd<'_>) -> Result<()> {
+    pub(crate) fn settle_links(&self) -> Result<()> {
+        let Some(index) = self.index.as_ref().map(AsFd::as_fd) else { return Ok(()) };
         for name in sys::DirStream::new(index)?.names()? {
             let at = XattrTarget::At(index, &name);
             if let Some(kept @ KeptLinks::All(_)) = self.marks(index, &name)?.links
