@@ -29,27 +29,19 @@ mod status {
     pub(super) const STOPPED: u8 = 4;
 }
 
-/// What is to become of the threads that have stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It is not known yet.
-    Open,
-    /// They go on.
-    GoOn,
-    /// They end: another process serves.
-    End,
-}
-
 /// A gate for so many threads.
 #[derive(Debug)]
 pub(crate) struct Gate {
     is_closed: AtomicBool,
     places: Vec<Place>,
-    verdict: Mutex<Verdict>,
+    /// The threads that have stopped end: another process serves.
+    has_ended: Mutex<bool>,
     changed: Condvar,
 }
 
+/// What there is of a thread, in memory of its own: it writes at each request.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Place {
     status: AtomicU8,
     thread: OnceLock<ThreadId>,
@@ -77,7 +69,7 @@ impl Gate {
         Self {
             is_closed: AtomicBool::new(false),
             places: (0..readers + rings).map(place).collect(),
-            verdict: Mutex::new(Verdict::Open),
+            has_ended: Mutex::new(false),
             changed: Condvar::new(),
         }
     }
@@ -88,13 +80,13 @@ impl Gate {
             return Then::GoOn;
         }
         let Some(place) = self.places.get(number) else { return Then::GoOn };
-        let mut verdict = self.verdict.lock();
+        let mut has_ended = self.has_ended.lock();
         place.status.store(status::STOPPED, Ordering::SeqCst);
         self.changed.notify_all();
-        while *verdict == Verdict::Open && self.is_closed.load(Ordering::SeqCst) {
-            self.changed.wait(&mut verdict);
+        while !*has_ended && self.is_closed.load(Ordering::SeqCst) {
+            self.changed.wait(&mut has_ended);
         }
-        if *verdict == Verdict::End {
+        if *has_ended {
             return Then::End;
         }
         place.status.store(status::WORKS, Ordering::SeqCst);
@@ -128,14 +120,14 @@ impl Gate {
 
     /// Closes the gate; when this returns, all threads have stopped and have nothing in hand.
     pub(crate) fn close(&self) -> sys::Result<()> {
-        *self.verdict.lock() = Verdict::Open;
+        *self.has_ended.lock() = false;
         self.is_closed.store(true, Ordering::SeqCst);
         let _woken = sys::InterruptingSignal::begin()?;
         for place in &self.places {
             while !place.call()? {
-                let mut verdict = self.verdict.lock();
+                let mut has_ended = self.has_ended.lock();
                 if !place.is_at_rest() {
-                    self.changed.wait_for(&mut verdict, AGAIN);
+                    self.changed.wait_for(&mut has_ended, AGAIN);
                 }
             }
         }
@@ -144,26 +136,20 @@ impl Gate {
 
     /// Has the threads go on.
     pub(crate) fn open(&self) {
-        self.decide(Verdict::GoOn);
+        let _changes = self.has_ended.lock();
+        self.is_closed.store(false, Ordering::SeqCst);
+        self.changed.notify_all();
     }
 
     /// Has the threads end.
     pub(crate) fn end(&self) {
-        self.decide(Verdict::End);
+        *self.has_ended.lock() = true;
+        self.changed.notify_all();
     }
 
     /// Tells whether threads end because another process serves.
     pub(crate) fn has_ended(&self) -> bool {
-        *self.verdict.lock() == Verdict::End
-    }
-
-    fn decide(&self, decided: Verdict) {
-        let mut verdict = self.verdict.lock();
-        *verdict = decided;
-        if decided == Verdict::GoOn {
-            self.is_closed.store(false, Ordering::SeqCst);
-        }
-        self.changed.notify_all();
+        *self.has_ended.lock()
     }
 }
 

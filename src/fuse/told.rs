@@ -49,14 +49,15 @@ pub(crate) struct Told {
     /// How often names were changed anywhere.
     changes: AtomicU64,
     device: Arc<Device>,
-    /// Who was told of a directory by a server before this one, nobody knows.
-    goes_on: bool,
+    /// Who was told of a directory of which nothing is noted: by a server before this one perhaps many.
+    unnoted: Threads,
 }
 
 impl Told {
     pub(crate) fn new(device: Arc<Device>, goes_on: bool) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self { shards, changes: AtomicU64::new(0), device, goes_on }
+        let unnoted = if goes_on { Threads::Several } else { Threads::None };
+        Self { shards, changes: AtomicU64::new(0), device, unnoted }
     }
 
     /// Returns how many changes of names there were.
@@ -68,15 +69,14 @@ impl Told {
     /// were `changes`; tells whether they may be old by now.
     pub(crate) fn tell(&self, dir: Ino, request: &Request<'_>, changes: u64) -> bool {
         let threads = Threads::of(request);
-        self.shard(dir)
-            .lock()
-            .entry(dir)
-            .and_modify(|known| match known {
-                Threads::None => *known = threads,
-                known if known.are_others(request) => *known = Threads::Several,
-                Threads::One(_) | Threads::Several => {}
-            })
-            .or_insert(if self.goes_on { Threads::Several } else { threads });
+        let mut shard = self.shard(dir).lock();
+        let known = shard.entry(dir).or_insert(self.unnoted);
+        *known = match *known {
+            Threads::None => threads,
+            known if known.are_others(request) => Threads::Several,
+            known => known,
+        };
+        drop(shard);
         self.changes() != changes
     }
 
@@ -85,13 +85,12 @@ impl Told {
         self.changes.fetch_add(1, Ordering::SeqCst);
         let were_told = {
             let mut shard = self.shard(dir).lock();
-            let nobody_knows = if self.goes_on { Threads::Several } else { Threads::None };
-            let told = shard.get(&dir).copied().unwrap_or(nobody_knows);
+            let told = shard.get(&dir).copied().unwrap_or(self.unnoted);
             let others = told.are_others(request);
-            if others && self.goes_on {
-                shard.insert(dir, Threads::None);
-            } else if others {
-                shard.remove(&dir);
+            match self.unnoted {
+                _ if !others => {}
+                Threads::None => drop(shard.remove(&dir)),
+                Threads::One(_) | Threads::Several => drop(shard.insert(dir, Threads::None)),
             }
             others
         };

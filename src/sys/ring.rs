@@ -7,17 +7,15 @@
 //! The kernel knows the memory of a slot by its place in the process. So that another process can go on
 //! with a slot, its memory is a file, and lies where in another process hardly anything is.
 
-use std::ffi::c_void;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use io_uring::opcode::UringCmd80;
 use io_uring::squeue::Entry128;
 use io_uring::{IoUring, types};
 
-use crate::sys::error::check;
+use crate::sys::shared::Mapping;
 use crate::sys::{Errno, Error, Result, memory_file};
 
 /// Where in the memory of a slot the second part begins.
@@ -40,12 +38,8 @@ const NEXT_AT: usize = 2 << 20;
 #[derive(Debug)]
 pub struct SlotMemory {
     file: OwnedFd,
-    at: NonNull<c_void>,
-    len: usize,
+    map: Mapping,
 }
-
-// SAFETY: the memory belongs to nobody but this value, and no thread has a special part in it.
-unsafe impl Send for SlotMemory {}
 
 impl SlotMemory {
     /// Makes memory with a second part of this size.
@@ -68,7 +62,7 @@ impl SlotMemory {
             return Err(Error::new("mmap(of a slot)", Errno::EINVAL));
         };
         let adopted = Self::map(file, at, len, libc::MAP_FIXED_NOREPLACE)?;
-        match adopted.at.as_ptr() as usize == at && len >= SECOND_PART {
+        match adopted.map.at().as_ptr() as usize == at && len >= SECOND_PART {
             true => Ok(adopted),
             // A kernel that does not know the flag takes the place for a wish.
             false => Err(Error::new(format!("mmap({at:#x}, {len})"), Errno::EEXIST)),
@@ -76,19 +70,13 @@ impl SlotMemory {
     }
 
     fn map(file: OwnedFd, at: usize, len: usize, flags: i32) -> Result<Self> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, flags | libc::MAP_SHARED);
-        let hint = std::ptr::without_provenance_mut(at);
-        // SAFETY: the kernel puts it where nothing is.
-        let at = unsafe { libc::mmap(hint, len, protection, flags, file.as_raw_fd(), 0) };
-        let call = || format!("mmap({hint:?}, {len})");
-        let result = if at == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(at) };
-        let at = NonNull::new(check(result, call)?).ok_or(Errno::ENOMEM);
-        Ok(Self { at: check(at, call)?, file, len })
+        let map = Mapping::new(Some(file.as_fd()), at, len, flags)?;
+        Ok(Self { file, map })
     }
 
     /// Returns where it is, and how long.
     pub fn place(&self) -> (u64, u64) {
-        (self.at.as_ptr() as u64, self.len as u64)
+        (self.map.at().as_ptr() as u64, self.map.len() as u64)
     }
 
     /// Returns the file that it is.
@@ -97,16 +85,7 @@ impl SlotMemory {
     }
 
     const fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the memory is ours, as long as that, and nobody else in this process has a reference;
-        // of the processes that share it, one at a time uses it.
-        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr().cast(), self.len) }
-    }
-}
-
-impl Drop for SlotMemory {
-    fn drop(&mut self) {
-        // SAFETY: the memory is ours, and nobody can have a reference to it any more.
-        unsafe { libc::munmap(self.at.as_ptr(), self.len) };
+        self.map.bytes()
     }
 }
 
@@ -119,8 +98,8 @@ struct Slot {
 impl Slot {
     fn new(memory: SlotMemory, first: usize) -> Self {
         debug_assert!(first <= SECOND_PART, "the parts are apart");
-        let start = memory.at.as_ptr().cast::<u8>();
-        let second = memory.len.saturating_sub(SECOND_PART);
+        let start = memory.map.at().as_ptr().cast::<u8>();
+        let second = memory.map.len().saturating_sub(SECOND_PART);
         let parts = [(start, first), (start.wrapping_add(SECOND_PART), second)];
         let parts = parts.map(|(start, len)| libc::iovec { iov_base: start.cast(), iov_len: len });
         Self { memory, parts: Box::new(parts) }
