@@ -285,6 +285,10 @@ impl Strata {
                 return Err(error);
             }
         };
+        self.remove_container(container, force)
+    }
+
+    pub(crate) fn remove_container(&self, container: Container, force: bool) -> Result<()> {
         match self.store.mounted(&container.id)? {
             Mounted::No => {}
             Mounted::Alive(state) if !force => {
@@ -372,31 +376,22 @@ impl Strata {
         Ok(Overlay::inspect(Box::new(self.lower(image)?), dirs.to_upper(Sync::Always))?)
     }
 
-    /// Returns the tree of a container, to be changed.
+    /// Returns the tree of a container, to be changed; `held` is what another process has of it that changes
+    /// it until this one goes on.
     pub(crate) fn writable(
         &self,
         container: &Container,
         image: &Image,
         options: &MountOptions,
+        held: Option<HeldUpper>,
     ) -> Result<Overlay> {
         let sync = if options.is_volatile() { Sync::Volatile } else { Sync::Always };
         let dirs = Dirs::of(&self.store, &container.id);
         let lower = self.checked_lower(image, options.verify())?;
-        Ok(Overlay::writable(Box::new(lower), dirs.to_upper(sync))?)
-    }
-
-    /// Returns the tree of a container that another process changes until this one goes on.
-    pub(crate) fn held(
-        &self,
-        container: &Container,
-        image: &Image,
-        options: &MountOptions,
-        held: HeldUpper,
-    ) -> Result<Overlay> {
-        let sync = if options.is_volatile() { Sync::Volatile } else { Sync::Always };
-        let dirs = Dirs::of(&self.store, &container.id);
-        let lower = self.checked_lower(image, options.verify())?;
-        Ok(Overlay::held(Box::new(lower), dirs.to_upper(sync), held)?)
+        Ok(match held {
+            Some(held) => Overlay::held(Box::new(lower), dirs.to_upper(sync), held)?,
+            None => Overlay::writable(Box::new(lower), dirs.to_upper(sync))?,
+        })
     }
 }
 

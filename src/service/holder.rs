@@ -20,8 +20,9 @@ use crate::overlay::Overlay;
 use crate::service::Strata;
 use crate::service::error::{Error, Result, io_error};
 use crate::service::handover::{self, Ends, Handing, Listener};
+use crate::service::umount::detach;
 use crate::store::{Container, ContainerLock, MountState};
-use crate::sys::{self, Ended, Errno, Forked, Looker, Process, SharedMemory, Unmount, Woken};
+use crate::sys::{self, Ended, Errno, Forked, Looker, Process, SharedMemory, Woken};
 
 /// So many servers one after the other may die without having answered anything.
 const IN_VAIN: u32 = 12;
@@ -95,7 +96,7 @@ impl Record {
         match Listener::new(&self.strata.store.container_dir(&self.container.id)) {
             Ok(listener) => Some(listener),
             Err(error) => {
-                tracing::warn!("{}; the server cannot be replaced", told_in_full(&error));
+                tracing::warn!("{}; the server cannot be replaced", error.told());
                 None
             }
         }
@@ -112,8 +113,7 @@ pub(crate) struct Holder {
     listener: Option<Listener>,
     /// What was open before the first server.
     own: BTreeSet<i32>,
-    servers: u64,
-    /// The process that serves.
+    /// The process that serves; 0 before the first.
     server: i32,
     /// It has died of itself.
     has_failed: bool,
@@ -178,7 +178,7 @@ impl Holder {
             Ok(()) => {
                 holder.publish();
                 if let Err(error) = holder.record() {
-                    tracing::warn!("{}", told_in_full(&error));
+                    tracing::warn!("{}", error.told());
                 }
                 Ok(holder)
             }
@@ -197,7 +197,6 @@ impl Holder {
             record,
             listener,
             own: BTreeSet::new(),
-            servers: 0,
             server: 0,
             has_failed: false,
             answered: 0,
@@ -332,7 +331,7 @@ impl Holder {
         self.fork()?;
         if let Err(error) = self.record() {
             // The mount goes on without it.
-            tracing::warn!("{}", told_in_full(&error));
+            tracing::warn!("{}", error.told());
         }
         Ok(())
     }
@@ -353,7 +352,7 @@ impl Holder {
     /// Forks a server.
     fn fork(&mut self) -> Result<()> {
         if let Some((shared, _)) = &self.tree
-            && self.servers > 0
+            && self.server != 0
         {
             let mut kept = self.own.clone();
             kept.extend(shared.left_open());
@@ -363,7 +362,6 @@ impl Holder {
         match sys::fork_sharing_files()? {
             Forked::Parent(server) => {
                 self.server = server;
-                self.servers += 1;
                 Ok(())
             }
             Forked::Child => {
@@ -372,7 +370,7 @@ impl Holder {
                 sys::exit_at_once(match code {
                     Ok(Ok(())) => 0,
                     Ok(Err(error)) => {
-                        tracing::error!("{}: {}", self.target().display(), told_in_full(&error));
+                        tracing::error!("{}: {}", self.target().display(), error.told());
                         1
                     }
                     Err(_) => PANICKED,
@@ -429,11 +427,9 @@ impl Holder {
 
     /// Takes the mount out of the tree; it ends when its last user leaves.
     fn unmount(&self) {
-        match sys::unmount(self.target(), Unmount::Detach) {
-            // The server was told the same.
-            Err(error) if error.errno() == Errno::EINVAL => {}
-            Err(error) => tracing::warn!("{error}"),
-            Ok(()) => {}
+        // The server was told the same.
+        if let Err(error) = detach(self.target()) {
+            tracing::warn!("{error}");
         }
     }
 
@@ -482,17 +478,6 @@ fn go_on_alone(holder: i32, record: Option<Record>) {
     record.state.pid = i32::try_from(std::process::id()).unwrap_or(0);
     record.state.server = None;
     if let Err(error) = record.set() {
-        tracing::warn!("{}", told_in_full(&error));
+        tracing::warn!("{}", error.told());
     }
-}
-
-/// Returns an error with its causes.
-pub(crate) fn told_in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -11,6 +11,7 @@ use crate::service::Strata;
 use crate::service::commit::{NewLayer, created, source_date_epoch};
 use crate::service::directory::DirectoryPacker;
 use crate::service::error::{Error, Result, io_error};
+use crate::service::room::file_len;
 use crate::store::Stage;
 use crate::sys::Time;
 
@@ -57,11 +58,11 @@ impl Strata {
     /// Makes an image of a tar, compressed or not, or of a directory, and returns its id.
     pub fn import(&self, request: &ImportRequest) -> Result<crate::digest::Digest> {
         self.import_source(request).map_err(|error| {
-            let file = match &request.source {
-                ImportSource::Path(path) => fs::metadata(path).ok().filter(fs::Metadata::is_file),
+            let missing_bytes = match &request.source {
+                ImportSource::Path(path) => file_len(path),
                 ImportSource::Stdin | ImportSource::Url(_) => None,
             };
-            self.telling_room_for(error, file.map(|file| file.len()))
+            self.telling_room_for(error, missing_bytes)
         })
     }
 

@@ -17,6 +17,7 @@ use crate::layer::{Compressed, Excess, begins_as_tar, decompress, unpack};
 use crate::service::error::{Error, Result, io_error};
 use crate::service::opened::{Documents, Kept, KeptLayer, Opened, Place};
 use crate::service::pipeline::{Counted, ReadAhead};
+use crate::service::room::file_len;
 use crate::service::save::plain_manifest;
 use crate::service::{Event, LayerState, Strata};
 use crate::store::{Claim, Ref, RefName, Stage};
@@ -77,11 +78,10 @@ impl Strata {
         loaded.map_err(|error| {
             // Before it is known what is in it, at least how long it is.
             let whole = || match &request.source {
-                LoadSource::Path(path) => fs::metadata(path).ok().filter(fs::Metadata::is_file),
+                LoadSource::Path(path) => file_len(path),
                 LoadSource::Stdin => None,
             };
-            let missing_bytes = missing_bytes.or_else(|| whole().map(|file| file.len()));
-            self.telling_room_for(error, missing_bytes)
+            self.telling_room_for(error, missing_bytes.or_else(whole))
         })
     }
 

@@ -139,7 +139,7 @@ impl Strata {
             self.tell(Event::Warning(text));
         }
         let mut overlay = match (container.ephemeral, state.writable) {
-            (false, true) => self.writable(container, image, options)?,
+            (false, true) => self.writable(container, image, options, None)?,
             (true, _) | (false, false) => {
                 self.inspect_verified(container, image, options.verify())?
             }

@@ -142,6 +142,7 @@ impl Strata {
     pub fn prune_containers(&self, filters: &Filters) -> Result<Pruned> {
         check_keys(filters, &CONTAINER_FILTERS)?;
         let untils = untils(filters, jiff::Timestamp::now())?;
+        self.store.sweep_removed()?;
         let mut pruned = Pruned::default();
         for row in self.containers()? {
             let is_mounted = matches!(row.status, ContainerStatus::Mounted(_));
@@ -149,8 +150,9 @@ impl Strata {
             if is_mounted || !is_old || !labels_fit(filters, &row.labels) {
                 continue;
             }
-            let bytes = written_below(&self.store.upper(&row.id))? + self.kept(&row)?;
-            match self.remove(&row.id, false) {
+            let bytes = self.written_by(&row)?;
+            let found = self.find_container(&row.id);
+            match found.and_then(|container| self.remove_container(container, false)) {
                 Ok(()) => {
                     pruned.containers.push(row.id);
                     pruned.bytes += bytes;
@@ -161,6 +163,11 @@ impl Strata {
             }
         }
         Ok(pruned)
+    }
+
+    /// Returns the bytes that the changes and snapshots of a container take.
+    pub(crate) fn written_by(&self, row: &ContainerRow) -> Result<u64> {
+        Ok(written_below(&self.store.upper(&row.id))? + self.kept(row)?)
     }
 
     /// Removes containers that are not mounted, then images that nobody uses.
@@ -190,7 +197,7 @@ impl Strata {
             ..Usage::default()
         };
         for row in self.containers()? {
-            let bytes = written_below(&self.store.upper(&row.id))? + self.kept(&row)?;
+            let bytes = self.written_by(&row)?;
             let is_mounted = matches!(row.status, ContainerStatus::Mounted(_));
             let room = &mut usage.containers;
             room.total += 1;

@@ -12,7 +12,7 @@ use crate::overlay::Overlay;
 use crate::service::Strata;
 use crate::service::error::{Error, Result, io_error};
 use crate::service::handover::Taking;
-use crate::service::holder::{Holder, Record, told_in_full};
+use crate::service::holder::{Holder, Record};
 use crate::service::mount::{Mounting, Served, absolute};
 use crate::store::{Container, Lease, MountState, Mounted};
 use crate::sys;
@@ -68,7 +68,7 @@ impl Strata {
         let mut mounting = gone_on.inspect_err(|error| taking.fail(error))?;
         // The other process has ended: this one serves whatever else is wrong.
         if let Err(error) = mounting.record().and_then(|()| mounting.listen()) {
-            tracing::warn!("{}", told_in_full(&error));
+            tracing::warn!("{}", error.told());
         }
         Ok(Replacing { mounting, taking })
     }
@@ -83,7 +83,7 @@ impl Strata {
         let (image, lease) = self.lease_base(&container)?;
         let lock = Arc::new(self.store.adopt_lock(&container.id, taking.take_lock()?)?);
         let overlay = match (container.ephemeral, taking.take_upper()) {
-            (false, Some(upper)) => self.held(&container, &image, options, upper)?,
+            (false, upper @ Some(_)) => self.writable(&container, &image, options, upper)?,
             (true, _) | (false, None) => {
                 self.inspect_verified(&container, &image, options.verify())?
             }

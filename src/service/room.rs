@@ -10,7 +10,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use crate::service::error::{Error, Result};
-use crate::service::inspect::written_below;
 use crate::service::{ContainerStatus, Strata};
 use crate::sys::{self, Errno, errno_of, is_no_room};
 
@@ -40,13 +39,10 @@ impl Strata {
 
     /// Does the same, and says how many bytes are still to be written at least.
     pub(crate) fn telling_room_for(&self, error: Error, needed_bytes: Option<u64>) -> Error {
-        let errno = match cause(&error) {
+        let errno = match no_room(&error) {
             Some((errno, path)) if path.is_none_or(|path| path.starts_with(self.root())) => errno,
             _ => return error,
         };
-        if !error.is_no_room() {
-            return error;
-        }
         match self.room_left(errno, needed_bytes) {
             Ok(room) => Error::NoRoom { room: Box::new(room), source: Box::new(error) },
             Err(also) => {
@@ -68,7 +64,7 @@ impl Strata {
         let mut containers_bytes = 0;
         for row in self.containers()? {
             if !matches!(row.status, ContainerStatus::Mounted(_)) {
-                containers_bytes += written_below(&self.store.upper(&row.id))? + self.kept(&row)?;
+                containers_bytes += self.written_by(&row)?;
             }
         }
         Ok(RoomLeft {
@@ -85,8 +81,20 @@ impl Strata {
 impl Error {
     /// Tells whether a disk had no room for what was to be done, and nothing has been said about it yet.
     pub fn is_no_room(&self) -> bool {
-        !matches!(self, Self::NoRoom { .. })
-            && cause(self).is_some_and(|(errno, _)| is_no_room(errno))
+        no_room(self).is_some()
+    }
+}
+
+/// Returns the length of a file; none of what is no file, or cannot be looked at.
+pub(crate) fn file_len(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|file| file.len())
+}
+
+/// Returns what says that a disk had no room, and the file that it was met with.
+fn no_room(error: &Error) -> Option<(Errno, Option<&Path>)> {
+    match error {
+        Error::NoRoom { .. } => None,
+        error => cause(error).filter(|(errno, _)| is_no_room(*errno)),
     }
 }
 

@@ -236,7 +236,7 @@ impl Strata {
     fn lock_at_rest(&self, container: &Container) -> Result<ContainerLock> {
         let (image, _lease) = self.lease_base(container)?;
         let lock = self.lock_unmounted(container)?;
-        drop(self.writable(container, &image, &MountOptions::default())?);
+        drop(self.writable(container, &image, &MountOptions::default(), None)?);
         Ok(lock)
     }
 

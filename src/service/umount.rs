@@ -220,7 +220,8 @@ pub(crate) fn clear_way(target: &Path) -> Result<bool> {
     Ok(is_in_way)
 }
 
-fn detach(target: &Path) -> sys::Result<()> {
+/// Takes what is mounted at a path out of the tree; it ends when its last user leaves.
+pub(crate) fn detach(target: &Path) -> sys::Result<()> {
     match sys::unmount(target, Unmount::Detach) {
         // Somebody was quicker.
         Err(error) if error.errno() == Errno::EINVAL => Ok(()),

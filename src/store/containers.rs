@@ -251,11 +251,7 @@ impl Store {
     pub(crate) fn finish_removing(&self) -> Result<()> {
         for id in list(&self.layout().containers())? {
             let path = self.layout().container(&id);
-            if path.join(CONFIG).exists() {
-                continue;
-            }
-            let is_empty = list(&path).is_ok_and(|names| names.is_empty());
-            if is_empty || path.join(REMOVED).exists() {
+            if is_being_removed(&path) {
                 remove_in_place(&path)?;
             }
         }
@@ -394,6 +390,14 @@ impl Store {
 /// the name of and nothing else.
 pub(crate) fn is_left_by_crash(record: &Path) -> bool {
     fs::read(record).is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+}
+
+/// Tells whether a directory is what is left of a container that is being removed, on a disk that has no
+/// room for its name in the trash.
+pub(crate) fn is_being_removed(path: &Path) -> bool {
+    let is_empty = || list(path).is_ok_and(|names| names.is_empty());
+    let is_there = |name: &str| path.join(name).symlink_metadata().is_ok();
+    !is_there(CONFIG) && (is_there(REMOVED) || is_empty())
 }
 
 /// Removes the directory of a container, what says that it is being removed at the end.

@@ -24,6 +24,7 @@ use crate::store::duplicate::{Base, Pair, Version, copy_tree};
 use crate::store::error::{Error, Result, io_error};
 use crate::store::files::{list_if_there, open_lock, random_name, replace, sync_dir};
 use crate::store::refs::readable;
+use crate::store::stage::Stage;
 use crate::store::sums::{self, SUMS};
 use crate::store::walk::walk;
 use crate::store::{Container, ContainerLock, Store, record};
@@ -139,7 +140,7 @@ impl Store {
             let (container, name) = (name.clone(), snapshot.name.clone());
             return Err(Error::SnapshotTaken { container, name });
         }
-        let stage = self.stage()?;
+        let stage = Stage::new(self)?;
         let mut base = self.base(id)?;
         let known = base.clone();
         let mut changed = None;
@@ -215,7 +216,7 @@ impl Store {
         _lock: &SnapshotLock,
     ) -> Result<()> {
         let (upper, snapshot) = (self.upper(id), self.snapshot(id, name));
-        let stage = self.stage()?;
+        let stage = Stage::new(self)?;
         let staged = stage.dir().join(UPPER);
         fs::create_dir(&staged).map_err(io_error("create", &staged))?;
         let known = read_twins(&snapshot)?;

@@ -261,7 +261,7 @@ impl Strata {
         let (image, lease) = self.lease_base(&container)?;
         let overlay = match &access {
             Access::Layer(_) => {
-                self.writable(&container, &image, &MountOptions::parse::<String>(&[])?)?
+                self.writable(&container, &image, &MountOptions::parse::<String>(&[])?, None)?
             }
             Access::Mount(_) => self.inspect_container(&container, &image)?,
         };

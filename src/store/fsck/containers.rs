@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::store::containers::is_left_by_crash;
+use crate::store::containers::{is_being_removed, is_left_by_crash};
 use crate::store::error::{Error, Result};
 use crate::store::files::list_if_there;
 use crate::store::fsck::known::short_id;
@@ -31,14 +31,6 @@ const NAMES: [&str; 11] = [
 const UNPUBLISHED: &str = "control-";
 
 const ID_DIGITS: usize = 64;
-
-/// Tells whether a directory is what is left of a container that is being removed, on a disk that has no
-/// room for its name in the trash.
-fn is_being_removed(path: &Path) -> bool {
-    let is_empty = || path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
-    let is_there = |name: &str| path.join(name).symlink_metadata().is_ok();
-    !is_there("config.json") && (is_there("config.removed") || is_empty())
-}
 
 impl Check {
     pub(crate) fn check_containers(&self, faults: &mut Vec<Fault>) -> Result<()> {
