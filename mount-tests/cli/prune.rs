@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
+use serde_json::Value;
+
 use crate::common::{Session, Who, run, spawn};
 
 /// Makes an image of a file of its own.
@@ -17,6 +19,22 @@ fn image(session: &Session, name: &str, created: &str) {
 fn names(session: &Session) -> Vec<String> {
     let text = session.run(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
     text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn regression_an_image_that_a_killed_command_has_noted_as_nameless_goes_with_its_name() {
+    let session = Session::new(Who::User);
+    session.import("base:1");
+    let refs = session.path("store/refs");
+    let named = fs::read(refs.join("docker.io/library/base/_tags/1")).unwrap();
+    let record: Value =
+        serde_json::Deserializer::from_slice(&named).into_iter().next().unwrap().unwrap();
+    let manifest = record["manifest"].as_str().unwrap().trim_start_matches("sha256:");
+    session.who.act(|| fs::write(refs.join("_untagged").join(manifest), &named).unwrap());
+    assert_eq!(session.run(&["images", "-a", "-q"]).lines().count(), 1);
+    let said = session.run(&["image", "prune", "-a", "-f"]);
+    assert!(said.contains("untagged: base:1\ndeleted: sha256:"), "{said}");
+    assert_eq!(session.run(&["images", "-a", "-q"]), "");
 }
 
 #[test]

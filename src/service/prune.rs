@@ -81,14 +81,21 @@ impl Strata {
         let mut removed = Vec::new();
         let mut gone: BTreeMap<Digest, Image> = BTreeMap::new();
         for row in self.prunable(all, filters)? {
-            let image = self.store.image(row.manifest)?;
+            let image = match self.store.image(row.manifest) {
+                // Somebody else has removed it since it was listed.
+                Err(crate::store::Error::NoBlob(_)) => continue,
+                other => other?,
+            };
             if self.user_of(&image)?.is_some() {
                 // A container was made of it this moment.
                 continue;
             }
             let name = row.reference.map_or(RefName::Untagged(row.manifest), RefName::Named);
             self.remove_names(&image, &[name], &mut removed)?;
-            if self.store.names_of(row.manifest)?.is_empty() {
+            let left = self.store.names_of(row.manifest)?;
+            // Who was killed while it was losing its name has noted it as one without.
+            if left.iter().all(|name| matches!(name, RefName::Untagged(_))) {
+                self.remove_names(&image, &left, &mut removed)?;
                 gone.insert(row.manifest, image);
             }
         }

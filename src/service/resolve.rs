@@ -19,10 +19,16 @@ impl Strata {
     /// Returns the image with a name, an id, or an unambiguous beginning of an id. A name wins.
     pub(crate) fn find_image(&self, text: &str) -> Result<(Image, FoundBy)> {
         let parsed = text.parse::<Reference>();
-        if let Ok(reference) = &parsed
+        while let Ok(reference) = &parsed
             && let Some(found) = self.find_named(reference)?
         {
-            return Ok((self.store.image(found.manifest)?, FoundBy::Name(reference.clone())));
+            let leads_there = |to: Option<Ref>| to.is_some_and(|to| to.manifest == found.manifest);
+            match self.store.image(found.manifest) {
+                // The name was taken from it before it could be read.
+                Err(crate::store::Error::NoBlob(_))
+                    if !leads_there(self.find_named(reference)?) => {}
+                image => return Ok((image?, FoundBy::Name(reference.clone()))),
+            }
         }
         let no_image = || Error::NoImage(with_default_tag(text));
         let prefix = text.strip_prefix("sha256:").unwrap_or(text);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::{ImageConfig, Manifest, Parsed};
 use crate::layer::{Chain, Index, ObjectSource, TarStream, Verify, verify_recipe};
 use crate::store::error::{Error, Result, io_error, layer_error};
-use crate::store::files::{open_if_exists, read_if_exists, replace};
+use crate::store::files::{open_if_exists, replace};
 use crate::store::layout::set_apart;
+use crate::store::objects::open_or_trashed;
 use crate::store::refs::readable;
 use crate::store::verified::Verified;
 use crate::store::{RefName, Store, record};
@@ -79,7 +80,14 @@ impl Store {
     /// Returns a blob, whose bytes were checked.
     pub fn blob(&self, digest: Digest) -> Result<Vec<u8>> {
         let path = self.layout().blob(digest);
-        let bytes = read_if_exists(&path)?.ok_or(Error::NoBlob(digest))?;
+        let mut file = match open_or_trashed(&path, &self.layout().trashed_blob(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoBlob(digest));
+            }
+            other => other.map_err(io_error("read", &path))?,
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io_error("read", &path))?;
         let actual = Digest::of(&bytes);
         if actual == digest { Ok(bytes) } else { Err(Error::Damaged { path, actual }) }
     }
@@ -131,7 +139,11 @@ impl Store {
     /// # Errors
     /// [`Error::NoLayer`], and [`Error::SetApart`] when it was damaged beyond repair.
     pub fn layer(&self, layer: DiffId) -> Result<Index> {
-        self.open_layer(layer, Reading::Header)
+        let path = self.layout().layer_index(layer);
+        match open_or_trashed(&path, &self.layout().trashed_layer(layer)) {
+            Ok(file) => open_index(&file, layer.0, &path, Reading::Header),
+            Err(_) => self.open_layer(layer, Reading::Header),
+        }
     }
 
     pub(crate) fn open_layer(&self, layer: DiffId, reading: Reading) -> Result<Index> {

@@ -142,6 +142,11 @@ impl Layout {
         self.trash().join(format!("layer-{}.idx", layer.0.hex()))
     }
 
+    /// Where a collected blob waits to be deleted.
+    pub(crate) fn trashed_blob(&self, digest: Digest) -> PathBuf {
+        self.trash().join(format!("blob-{}", digest.hex()))
+    }
+
     /// Where a collected object waits to be deleted.
     pub(crate) fn trashed_object(&self, digest: Digest) -> PathBuf {
         self.trash().join(format!("object-{}", digest.hex()))

@@ -80,7 +80,7 @@ impl ObjectSource for Objects {
 
 /// Opens a file that is in use. The collector moves aside what it thinks is unused and brings back what
 /// is not.
-fn open_or_trashed(path: &Path, trashed: &Path) -> io::Result<File> {
+pub(crate) fn open_or_trashed(path: &Path, trashed: &Path) -> io::Result<File> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             File::open(trashed).or_else(|_| File::open(path))

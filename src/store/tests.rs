@@ -519,6 +519,23 @@ fn what_a_killed_collector_moved_aside_is_brought_back_when_needed() {
 }
 
 #[test]
+fn regression_what_the_collector_has_for_a_moment_is_read_and_counts_as_missing() {
+    let (_folder, store) = store();
+    let layer = add_layer(&mut store.stage().unwrap(), &tar(&[("f", b"x")]));
+    let blob = store.stage().unwrap().publish_blob(b"{}").unwrap();
+    let layout = store.layout();
+    fs::create_dir_all(store.root().join("trash")).unwrap();
+    fs::rename(layout.layer_index(layer), layout.trashed_layer(layer)).unwrap();
+    fs::rename(layout.blob(blob), layout.trashed_blob(blob)).unwrap();
+    assert!(store.layer(layer).is_ok());
+    assert_eq!(store.blob(blob).unwrap(), b"{}");
+    // Who looks whether it has to be made is told that it is gone.
+    assert!(!store.has_layer(layer));
+    store.stage().unwrap().publish_blob(b"{}").unwrap();
+    assert!(layout.blob(blob).exists());
+}
+
+#[test]
 fn sources_of_a_layer_are_remembered() {
     let (_folder, store) = store();
     let layer = add_layer(&mut store.stage().unwrap(), &tar(&[("f", b"x")]));
