@@ -211,7 +211,7 @@ impl Overlay {
         }
     }
 
-    /// Gives a copy its content, attributes and times, and makes it durable. Tells whether content
+    /// Gives a copy its content, attributes and times, and makes content durable. Tells whether content
     /// stays in the lower.
     fn fill_copy(
         &self,
@@ -222,7 +222,7 @@ impl Overlay {
         need: Need,
     ) -> Result<bool> {
         let (fd, kind) = (copy.fd.as_fd(), Kind::of(attr.mode));
-        let mut stays = false;
+        let (mut stays, mut has_content) = (false, false);
         if kind == Kind::Regular && attr.size > 0 {
             match need {
                 Need::Metadata if upper.writes().metacopy => {
@@ -230,10 +230,11 @@ impl Overlay {
                     upper.namespace().set(XattrTarget::Fd(fd), Mark::Metacopy, b"")?;
                     stays = true;
                 }
-                Need::Metadata => copy_content(&self.lower.open(id)?, fd, attr.size)?,
                 Need::Content(0) => {}
-                Need::Content(keep) => {
+                Need::Metadata | Need::Content(_) => {
+                    let keep = if let Need::Content(keep) = need { keep } else { u64::MAX };
                     copy_content(&self.lower.open(id)?, fd, attr.size.min(keep))?;
+                    has_content = true;
                 }
             }
         }
@@ -247,7 +248,8 @@ impl Overlay {
             let time = SetTime::To(attr.mtime);
             sys::set_times(fd, time, time)?;
         }
-        if kind == Kind::Regular && !upper.is_volatile() {
+        // Attributes alone are in the journal of the file system before the name is.
+        if has_content && !upper.is_volatile() {
             sync(fd)?;
         }
         Ok(stays)
