@@ -299,11 +299,17 @@ pub fn run() -> ExitCode {
 /// Returns what the words mean.
 fn parse(words: Vec<OsString>) -> Result<Arguments, Failure> {
     let mut command = usage::shaped(Arguments::command());
-    command.build();
     let words = usage::without_truths(&command, words);
     let matches = command.try_get_matches_from_mut(&words);
     let arguments = matches.and_then(|mut matches| Arguments::from_arg_matches_mut(&mut matches));
-    arguments.map_err(|error| usage::explain(&error, &command, &words))
+    arguments.map_err(|error| {
+        // Not before: making all commands whole takes as long as all the rest of a start. What was
+        // asked for, help or a version, is there already.
+        if error.use_stderr() {
+            command.build();
+        }
+        usage::explain(&error, &command, &words)
+    })
 }
 
 fn run_arguments(arguments: Arguments) -> Result<(), Failure> {

@@ -43,5 +43,5 @@ pub use error::{Error, Result};
 pub use handover::{Agreement, Server, TakenOver, take_over};
 pub use options::{Data, MountOptions, Transport};
 pub use rings::Giver;
-pub use session::{Mount, mount, mount_shared};
+pub use session::{Mount, Prepared, mount, mount_shared, prepare};
 pub use survive::Shared;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::fuse::abi::init;
@@ -54,6 +55,26 @@ pub(crate) struct Shape {
     pub(crate) data: Data,
 }
 
+/// What a mount needs besides its tree.
+#[derive(Debug)]
+pub struct Prepared {
+    looker: Looker,
+    rings: JoinHandle<Result<Option<Rings>>>,
+}
+
+/// Begins to make what a mount at `target`, which is absolute, needs besides its tree. The process has one
+/// thread until then.
+pub fn prepare(target: &Path, options: &MountOptions) -> Result<Prepared> {
+    // It is made before there is anything that it could have of the rings or the device.
+    let looker = Looker::begin(target)?;
+    let wanted = options.transport;
+    let rings = std::thread::Builder::new()
+        .name("rings".to_owned())
+        .spawn(move || Rings::for_transport(wanted))
+        .map_err(Error::Session)?;
+    Ok(Prepared { looker, rings })
+}
+
 /// Mounts a tree; when this returns, the mount has answered.
 ///
 /// `target` is absolute. `statfs_of` is on the file system whose state a tree without an upper shows.
@@ -62,10 +83,10 @@ pub fn mount(
     target: &Path,
     options: &MountOptions,
     statfs_of: OwnedFd,
+    Prepared { looker, rings }: Prepared,
 ) -> Result<Mount> {
-    // It is made before there is anything that it could have of the rings or the device.
-    let looker = Looker::begin(target)?;
-    let rings = Rings::for_transport(options.transport)?;
+    let panicked = |_| Err(Error::Session(io::Error::other("making rings ended in a panic")));
+    let rings = rings.join().unwrap_or_else(panicked)?;
     let over_rings = if rings.is_some() { init::OVER_IO_URING } else { 0 };
     let connection = connect(&overlay, target, options, (statfs_of, over_rings))?;
     connection.serve(overlay, rings, looker).inspect_err(|_| detach(target))

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::fuse::{self, Data, Giver, MountOptions, Transport};
+use crate::fuse::{self, Data, Giver, MountOptions, Prepared, Transport};
 use crate::service::containers::CreateRequest;
 use crate::service::error::{Error, Result, io_error};
 use crate::service::handover::{Handing, Listener};
@@ -68,6 +68,11 @@ impl Strata {
         sys::block_end_signals()?;
         sys::keep_little_memory()?;
         let target = absolute(&request.target)?;
+        // Meanwhile the container is looked up. Who survives is served by processes of its own.
+        let prepared = match options.survives() {
+            true => None,
+            false => Some(fuse::prepare(&target, &options)?),
+        };
         let (container, image, lease, is_new) = self.container_to_mount(request)?;
         options.set_source(&format!("strata:{}", container.image));
         let state = MountState {
@@ -82,7 +87,7 @@ impl Strata {
             options: request.options.clone(),
             foreground: request.foreground,
         };
-        let mounted = self.mount_container(&container, &image, state, &options);
+        let mounted = self.mount_container(&container, &image, state, (&options, prepared));
         match mounted {
             Ok((served, record)) => Ok(Mounting { served, record, _lease: lease }),
             Err(error) => {
@@ -103,6 +108,7 @@ impl Strata {
             match self.find_container(&request.what) {
                 Ok(container) => {
                     let (image, lease) = self.lease_base(&container)?;
+                    self.note_use(&image);
                     return Ok((container, image, lease, false));
                 }
                 Err(Error::NoContainer(_)) => {}
@@ -129,9 +135,8 @@ impl Strata {
         container: &Container,
         image: &Image,
         state: MountState,
-        options: &MountOptions,
+        (options, prepared): (&MountOptions, Option<Prepared>),
     ) -> Result<(Served, Record)> {
-        self.note_use(image);
         let lock = self.lock_unmounted(container)?;
         if clear_way(&state.target)? {
             let target = state.target.display();
@@ -153,13 +158,13 @@ impl Strata {
             let state = MountState { device, transport, data, ..state };
             Record { strata, container, lock: Arc::new(lock), state, waiting: Vec::new() }
         };
-        if options.survives() {
+        let Some(prepared) = prepared else {
             let shared = fuse::mount_shared(&mut overlay, &state.target, options, statfs_of)?;
             let record = record(state, shared.transport(), shared.data());
             let holder = Holder::start(shared, overlay, Some(record.clone()))?;
             return Ok((Served::Held(Box::new(holder)), record));
-        }
-        let mount = fuse::mount(overlay, &state.target, options, statfs_of)?;
+        };
+        let mount = fuse::mount(overlay, &state.target, options, statfs_of, prepared)?;
         let record = record(state, mount.transport(), mount.data());
         // Who finds the mount recorded finds the socket, too.
         let listener = record.listen();

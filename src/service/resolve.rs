@@ -88,9 +88,14 @@ impl Strata {
     /// Finds an image and keeps it from being collected while the lease lives.
     pub(crate) fn lease_image(&self, text: &str) -> Result<(Image, FoundBy, Lease)> {
         let mut lease = self.store.lease()?;
-        let (image, _) = self.find_image(text)?;
+        let (image, by) = self.find_image(text)?;
         lease.claim(Claim::Image(image.digest))?;
         // It may have been removed before it was claimed.
+        if let FoundBy::Name(reference) = &by
+            && self.find_named(reference)?.is_some_and(|to| to.manifest == image.digest)
+        {
+            return Ok((image, by, lease));
+        }
         let (image, by) = self.find_image(text)?;
         lease.claim(Claim::Image(image.digest))?;
         Ok((image, by, lease))

@@ -1,8 +1,9 @@
 //! Images: the blobs that describe them, the layers and the chain that they consist of.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::store::objects::open_or_trashed;
 use crate::store::refs::readable;
 use crate::store::verified::Verified;
 use crate::store::{RefName, Store, record};
+use crate::sys;
 
 /// An image of the store.
 #[derive(Clone, Debug)]
@@ -75,6 +77,9 @@ pub(crate) enum Reading {
 
 /// Most repositories that are remembered for a blob.
 const MAX_REPOSITORIES: usize = 16;
+
+/// From so many layers on a listing of all takes less time than a look at each.
+const MANY_LAYERS: usize = 32;
 
 impl Store {
     /// Returns a blob, whose bytes were checked.
@@ -255,14 +260,32 @@ impl Store {
             let indexes = indexes.collect::<Result<_>>()?;
             return Chain::new(index, indexes, objects).map_err(layer_error(&path));
         }
+        self.check_there(layers)?;
+        Chain::over(index, layers, Box::new(self.objects()), objects).map_err(layer_error(&path))
+    }
+
+    /// Checks that there are the indexes of layers.
+    fn check_there(&self, layers: &[DiffId]) -> Result<()> {
+        let dir = sys::open_dir_path(&self.layout().layers())?;
+        let mut listed = HashSet::new();
+        if layers.len() >= MANY_LAYERS {
+            let mut names = sys::DirStream::new(&dir)?;
+            // Of a store that has far more layers each one is asked for.
+            while listed.len() < 8 * layers.len()
+                && let Some(entry) = names.next_entry()?
+            {
+                listed.insert(entry.name.to_owned());
+            }
+        }
         for layer in layers {
             let path = self.layout().layer_index(*layer);
-            if !fs::exists(&path).map_err(io_error("read", &path))? {
+            let name = path.file_name().unwrap_or_default();
+            if !listed.contains(name) && !sys::exists(dir.as_fd(), name)? {
                 // This says why.
                 self.layer(*layer)?;
             }
         }
-        Chain::over(index, layers, Box::new(self.objects()), objects).map_err(layer_error(&path))
+        Ok(())
     }
 
     /// Returns a reader of the tar of a layer, bit for bit.

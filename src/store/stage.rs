@@ -63,8 +63,7 @@ impl Stage {
     pub(crate) fn new(store: &Store) -> Result<Self> {
         let lease = Lease::new(store)?;
         let dir = store.layout().staging().join(lease.id());
-        let objects = dir.join("objects");
-        fs::create_dir_all(&objects).map_err(io_error("create", &objects))?;
+        fs::create_dir_all(&dir).map_err(io_error("create", &dir))?;
         Ok(Self {
             store: store.clone(),
             lease,
@@ -282,6 +281,17 @@ impl Stage {
         self.dir.join("objects").join(digest.hex())
     }
 
+    /// Returns the place for another object.
+    fn place_for(&self, digest: Digest) -> Result<PathBuf> {
+        let path = self.staged_object(digest);
+        if self.staged.is_empty()
+            && let Some(dir) = path.parent()
+        {
+            fs::create_dir_all(dir).map_err(io_error("create", dir))?;
+        }
+        Ok(path)
+    }
+
     fn large(&self) -> PathBuf {
         self.dir.join("large")
     }
@@ -309,7 +319,7 @@ impl Stage {
         if self.store.objects().has_bytes(digest, bytes)? {
             return Ok(());
         }
-        let path = self.staged_object(digest);
+        let path = self.place_for(digest)?;
         let mut file = create_new(&path, 0o444)?;
         file.write_all(bytes).map_err(io_error("write", &path))?;
         begin_write_back(&file, bytes.len() as u64);
@@ -323,7 +333,7 @@ impl Stage {
         if self.staged.contains(&digest) || self.store.objects().has_sound(digest)? {
             return fs::remove_file(&large).map_err(io_error("remove", &large));
         }
-        let path = self.staged_object(digest);
+        let path = self.place_for(digest)?;
         file.set_permissions(fs::Permissions::from_mode(0o444))
             .map_err(io_error("write", &large))?;
         rename(&large, &path)?;

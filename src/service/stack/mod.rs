@@ -70,6 +70,11 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
             target.display()
         );
     }
+    // Meanwhile the directories are opened. Who survives is served by processes of its own.
+    let prepared = match mount.survives() {
+        true => None,
+        false => Some(fuse::prepare(&target, &mount)?),
+    };
     let lower_dirs = LowerDirs {
         dirs: options.lower.clone(),
         data_only: options.data_only.clone(),
@@ -109,11 +114,11 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
     if options.no_xattrs {
         overlay = overlay.without_xattrs();
     }
-    if mount.survives() {
+    let Some(prepared) = prepared else {
         let shared = fuse::mount_shared(&mut overlay, &target, &mount, statfs_of)?;
         return Ok(MountedStack(Served::Held(Box::new(Holder::start(shared, overlay, None)?))));
-    }
-    let mount = fuse::mount(overlay, &target, &mount, statfs_of)?;
+    };
+    let mount = fuse::mount(overlay, &target, &mount, statfs_of, prepared)?;
     Ok(MountedStack(Served::Here(mount, None)))
 }
 
