@@ -4,11 +4,13 @@ use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use strata::store::{MountState, Mounted, Store};
 
+use crate::common::deadline::in_time;
 use crate::common::{Session, Who, mounts_below, run, spawn, succeed};
 
 /// Returns a session with the image `base:1` of three files, and the container `box` made of it.
@@ -300,4 +302,52 @@ fn a_container_gets_another_name() {
     }
     session.run(&["container", "rename", "work", "box"]);
     session.run(&["rm", "box", "other"]);
+}
+
+#[test]
+fn a_record_of_a_mount_from_an_earlier_boot_is_not_believed() {
+    let session = with_container(Who::Root);
+    session.dir("elsewhere");
+    session.run(&["create", "--name", "chest", "base:1"]);
+    session.run(&["mount", "chest", "mount"]);
+    let store = Store::open(&session.path("store")).unwrap();
+    let id_of = |name: &str| session.run(&["ps", "-aq", "--no-trunc", "--filter", name]);
+    let mut id = id_of("name=box").trim().to_owned();
+    let Mounted::Alive(of_chest) = store.mounted(id_of("name=chest").trim()).unwrap() else {
+        panic!("the chest is mounted");
+    };
+    // Numbers of processes and devices are given again after a boot, and where a mount was there is another
+    // one: of the same device, as it happens.
+    let mut stranger = spawn(Command::new("cat").stdin(Stdio::piped()));
+    let pid = stranger.id().cast_signed();
+    let earlier = Some("9a4b5f0c-0000-4000-8000-000000000000".to_owned());
+    for boot in [earlier, of_chest.boot.clone()] {
+        let leave = || {
+            let lock = store.lock_container(&id).unwrap();
+            let left = MountState { pid, boot: boot.clone(), ..of_chest.clone() };
+            store.set_mounted(&id, &left, &lock).unwrap();
+        };
+        let is_untouched = |stranger: &mut Child| {
+            let kept = session.path("mount/kept");
+            stranger.try_wait().unwrap().is_none()
+                && in_time("a look at the chest", &kept, || fs::read(&kept).unwrap() == b"kept\n")
+        };
+        leave();
+        let status = ["ps", "-a", "--filter", "status=dead", "--format", "{{.Names}}"];
+        assert_eq!(session.run(&status), "box\n", "{boot:?}");
+        session.run(&["mount", "box", "elsewhere"]);
+        assert!(is_untouched(&mut stranger), "{boot:?}: mounted");
+        session.unmount("elsewhere");
+        leave();
+        session.run(&["umount", "box"]);
+        assert!(is_untouched(&mut stranger), "{boot:?}: unmounted");
+        leave();
+        assert_eq!(session.run(&["container", "prune", "-f"]).lines().nth(1), Some(&*id));
+        assert!(is_untouched(&mut stranger), "{boot:?}: removed");
+        id = session.run(&["create", "--name", "box", "base:1"]).trim().to_owned();
+    }
+    drop(stranger.stdin.take());
+    stranger.wait().unwrap();
+    session.unmount("mount");
+    assert!(!session.path("mount/kept").exists());
 }

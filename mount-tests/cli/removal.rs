@@ -1,5 +1,7 @@
 //! Images that lose their names: by `rmi` and by `untag`.
 
+use std::fs;
+
 use crate::common::{Registry, Session, Who};
 
 #[test]
@@ -45,17 +47,19 @@ fn of_several_images_what_can_go_goes() {
 fn regression_what_is_missing_is_told_also_where_what_is_left_cannot_be_removed() {
     let session = Session::new(Who::User);
     session.import("base:1");
-    // It is no lease, and not to be removed as one.
-    session.dir("store/leases/0123456789abcdef");
+    // What a dead process was making, and root's.
+    let left = session.path("store/staging/0123456789abcdef");
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("file"), "").unwrap();
     for (arguments, told) in [
         (["rmi", "none"], "Error: No such image: none:latest\n"),
         (["rm", "none"], "Error: No such container: none\n"),
     ] {
         let said = session.refused(&arguments);
         assert!(said.ends_with(told), "{said}");
-        assert!(said.contains("leases/0123456789abcdef"), "{said}");
+        assert!(said.contains("staging/0123456789abcdef"), "{said}");
     }
-    assert!(session.refused(&["rmi", "base:1"]).contains("leases/0123456789abcdef"));
+    assert!(session.refused(&["rmi", "base:1"]).contains("staging/0123456789abcdef"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::service::containers::CreateRequest;
 use crate::service::error::{Error, Result, io_error};
 use crate::service::handover::{Handing, Listener};
 use crate::service::holder::{Holder, Record, listen_for_next};
-use crate::service::umount::{clear_way, mount_point};
+use crate::service::umount::{boot, clear_way, mount_point};
 use crate::service::{Event, Strata};
 use crate::store::{Container, Image, Lease, MountState};
 use crate::sys;
@@ -81,6 +81,7 @@ impl Strata {
             server: None,
             writable: !container.ephemeral && !options.is_read_only(),
             device: None,
+            boot: boot(),
             transport: None,
             data: None,
             since: jiff::Timestamp::now(),

@@ -127,21 +127,27 @@ impl Strata {
         state: &MountState,
         lock: &ContainerLock,
     ) -> Result<()> {
-        if is_left(state) {
+        if is_left(state) && !self.is_of_another(container, &state.target)? {
             detach(&state.target)?;
         }
         Ok(self.store.clear_mounted(&container.id, lock)?)
     }
 
-    /// Returns the container that is mounted at a path.
+    /// Tells whether a process that lives serves another container's mount at this path.
+    fn is_of_another(&self, container: &Container, target: &Path) -> Result<bool> {
+        let is_it = |row: &MountRow| row.alive && row.state.target == target;
+        Ok(self.mounts()?.iter().any(|row| row.container != container.id && is_it(row)))
+    }
+
+    /// Returns the container that is mounted at a path; of several the one whose process lives.
     fn mounted_at(&self, path: &Path) -> Result<Option<Container>> {
         let Ok(target) = absolute(path) else { return Ok(None) };
-        for row in self.mounts()? {
-            if row.state.target == target {
-                return Ok(self.store.container(&row.container)?);
-            }
+        let mut rows = self.mounts()?;
+        rows.retain(|row| row.state.target == target);
+        match rows.iter().find(|row| row.alive).or_else(|| rows.first()) {
+            Some(row) => Ok(self.store.container(&row.container)?),
+            None => Ok(None),
         }
-        Ok(None)
     }
 
     /// Unmounts a mount of ours that no container knows of.
@@ -201,12 +207,27 @@ pub(crate) struct MountPoint {
 
 /// Tells whether the mount of a process that has died is still there. The kernel may take a moment to
 /// end it, in which it seems to live: so it is told by its device. One of an older version is told by
-/// its being dead.
+/// its being dead. No mount outlasts a boot of the machine, after which numbers of devices, like those of
+/// processes, are given again.
 fn is_left(state: &MountState) -> bool {
+    if state.boot.is_some() && state.boot != boot() {
+        return false;
+    }
     match (mount_point(&state.target), &state.device) {
         (Some(point), Some(device)) => point.is_ours && point.device == *device,
         (Some(_), None) => is_dead(&state.target),
         (None, _) => false,
+    }
+}
+
+/// Returns what the kernel calls this boot of the machine.
+pub(crate) fn boot() -> Option<String> {
+    match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(text) => Some(text.trim().to_owned()),
+        Err(error) => {
+            tracing::debug!("/proc/sys/kernel/random/boot_id: {error}");
+            None
+        }
     }
 }
 

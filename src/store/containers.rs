@@ -66,6 +66,10 @@ pub struct MountState {
     /// versions did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// The boot of the machine in which it was made, as the kernel calls it
+    /// (`/proc/sys/kernel/random/boot_id`); older versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// How requests come from the kernel; older versions did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,
@@ -412,9 +416,10 @@ fn remove_in_place(path: &Path) -> Result<()> {
     remove_tree(path)
 }
 
-/// Removes a directory with all below it, directories without permissions too.
+/// Removes a directory with all below it, directories without permissions too; or what is there instead.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let removed = match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             make_removable(path).and_then(|()| fs::remove_dir_all(path))
         }

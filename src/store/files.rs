@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::store::error::{Error, Result, io_error};
 use crate::store::parallel::in_parallel;
-use crate::sys;
+use crate::sys::{self, Errno};
 
 /// How the name of a file begins that is about to replace another one; it is locked as long as somebody
 /// works on it.
@@ -52,8 +52,19 @@ pub(crate) fn create_locked(
 }
 
 /// Opens a file that its maker keeps locked; none if that is dead, in which case the file is removed.
+/// What is no file has been made by nobody of ours: it says nothing, and stays.
 pub(crate) fn open_if_locked(path: &Path) -> Result<Option<File>> {
-    let Some(file) = open_if_exists(path)? else { return Ok(None) };
+    let file = match sys::open_plain(path) {
+        Ok(file) => File::from(file),
+        // Nothing, a symbolic link, a socket.
+        Err(error) if [Errno::ENOENT, Errno::ELOOP, Errno::ENXIO].contains(&error.errno()) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !file.metadata().map_err(io_error("read", path))?.is_file() {
+        return Ok(None);
+    }
     if sys::try_lock_exclusive(file.as_fd())? {
         // With the lock held: a maker that comes to it only now sees that it is gone.
         remove_if_exists(path)?;

@@ -152,14 +152,13 @@ impl Store {
                 }
                 continue;
             }
-            if name.starts_with(TEMPORARY) {
+            let is_file = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file());
+            if is_file && name.starts_with(TEMPORARY) {
                 drop(open_if_locked(&path)?);
-            } else if name.starts_with(DOWNLOAD) {
+            } else if is_file && name.starts_with(DOWNLOAD) {
                 remove_unwanted(&path)?;
-            } else if is_old(&path)? && path.is_dir() {
-                remove_tree(&path)?;
             } else if is_old(&path)? {
-                remove_if_exists(&path)?;
+                remove_tree(&path)?;
             }
         }
         remove_dead(self)?;

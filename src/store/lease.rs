@@ -157,7 +157,76 @@ pub(crate) fn remove_dead(store: &Store) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use nix::sys::stat::Mode;
+
     use super::*;
+    use crate::store::tests::{add_image, store, tar};
+
+    /// Whoever waits for a FIFO waits for ever.
+    const PATIENCE: Duration = Duration::from_secs(300);
+
+    #[test]
+    fn what_an_earlier_boot_has_left_in_leases_holds_nothing_back_nor_does_what_is_no_lease() {
+        let (folder, store) = store();
+        let mut stage = store.stage().unwrap();
+        let [kept, unneeded] =
+            [8, 9].map(|byte| add_image(&mut stage, &tar(&[("a", &[byte; 9000])])));
+        let mut lease = store.lease().unwrap();
+        lease.claim(Claim::Image(kept)).unwrap();
+        drop(stage);
+        let at = |name: &str| store.root().join(name);
+        let claim = Claim::Image(unneeded).encode();
+        // No lock outlasts a boot; what was not synced may be anything.
+        let left = [
+            ("leases/0000000000000001", &claim[..]),
+            ("leases/0000000000000002", &claim[..20]),
+            ("leases/0000000000000003", &[0; 4096]),
+            ("leases/0000000000000004", b"no claim, but as long as one or two of them would be"),
+            ("leases/0000000000000005", b""),
+            ("leases/none of ours", &claim[..]),
+        ];
+        let others = ["leases/0000000000000006", "leases/dir", "staging/file-dir"];
+        let swept = ["staging/0000000000000006", "staging/0000000000000001", "trash/dir"];
+        for (name, content) in left {
+            fs::write(at(name), content).unwrap();
+        }
+        for dir in others.iter().chain(&swept) {
+            fs::create_dir(at(dir)).unwrap();
+            fs::write(at(dir).join("file"), claim).unwrap();
+        }
+        for file in ["trash/file", "staging/0000000000000007"] {
+            fs::write(at(file), claim).unwrap();
+        }
+        let outside = folder.path().join("outside");
+        fs::write(&outside, claim).unwrap();
+        symlink(&outside, at("leases/link")).unwrap();
+        symlink("nowhere", at("leases/broken")).unwrap();
+        nix::unistd::mkfifo(&at("leases/pipe"), Mode::S_IRWXU).unwrap();
+        let _socket = UnixListener::bind(at("leases/socket")).unwrap();
+
+        let (told, hear) = channel();
+        let collector = store.clone();
+        std::thread::spawn(move || told.send(collector.collect()));
+        let collected = hear.recv_timeout(PATIENCE).expect("it ends").unwrap();
+
+        assert!(collected.blobs.contains(&unneeded), "{collected:?}");
+        assert!(!collected.blobs.contains(&kept), "{collected:?}");
+        assert_eq!(store.image(kept).unwrap().digest, kept);
+        let gone = left.iter().map(|(name, _)| name).chain(&swept);
+        for name in gone.chain(&["trash/file", "staging/0000000000000007"]) {
+            assert!(!at(name).exists(), "{name}");
+        }
+        for name in others {
+            assert!(at(name).join("file").exists(), "{name} is somebody else's");
+        }
+        assert!(outside.exists());
+        assert!(list(&at("leases")).unwrap().contains(&lease.id().to_owned()));
+    }
 
     #[test]
     fn no_bit_of_a_claim_changes_unnoticed() {

@@ -376,6 +376,7 @@ fn a_container_has_one_owner_at_a_time() {
         pid: 42,
         writable: true,
         device: Some("0:52".to_owned()),
+        boot: None,
         transport: None,
         data: None,
         since: Timestamp::UNIX_EPOCH,

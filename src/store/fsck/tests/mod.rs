@@ -50,6 +50,7 @@ impl Rich {
         let state = crate::store::MountState {
             target: "/mnt".into(),
             device: None,
+            boot: None,
             pid: 42,
             server: None,
             writable: true,
