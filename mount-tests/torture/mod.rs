@@ -7,7 +7,7 @@
 //!
 //! The tests: `commands` are killed, and `server`, the server of a mount. `power` is cut while commands
 //! work, `power_mount` while a program works in a mount. `refusals` has calls that fail, `full` real disks
-//! without room, `live` containers that are looked at while they are changed.
+//! without room, `room` what disks give back, `live` containers that are looked at while they are changed.
 //!
 //! A test looks at some of the points, the same ones each time if no other seed is given; with
 //! `STRATA_TORTURE=all` at all of them (`scripts/torture`).
@@ -22,6 +22,7 @@ mod live;
 mod power;
 mod power_mount;
 mod refusals;
+mod room;
 mod sample;
 mod scene;
 mod server;

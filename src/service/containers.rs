@@ -278,8 +278,8 @@ impl Strata {
         // no such container is told in any case.
         let swept = self.store.sweep_removed();
         let container = match (found, swept) {
-            (Ok(container), swept) => swept.map(|()| container)?,
-            (Err(error), Ok(())) => return Err(error),
+            (Ok(container), swept) => swept.map(|_| container)?,
+            (Err(error), Ok(_)) => return Err(error),
             (Err(error), Err(also)) => {
                 tracing::warn!("{also}");
                 return Err(error);

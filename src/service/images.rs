@@ -264,7 +264,7 @@ impl Strata {
             gone = names;
         }
         self.keep_for_container(image, &mut gone)?;
-        self.remove_names(image, &gone, removed)
+        self.remove_names(image, &gone, removed).map(drop)
     }
 
     /// Sees to it that an image that a container uses is never without any name: before it loses the last
@@ -307,7 +307,7 @@ impl Strata {
         }
         let mut gone = names;
         self.keep_for_container(image, &mut gone)?;
-        self.remove_names(image, &gone, removed)
+        self.remove_names(image, &gone, removed).map(drop)
     }
 
     /// Removes a name with a digest under which nothing is stored: the tags of its repository no
@@ -357,16 +357,18 @@ impl Strata {
         Ok(())
     }
 
+    /// Removes names of an image. Returns the bytes that the disk gets back.
     pub(crate) fn remove_names(
         &self,
         image: &Image,
         names: &[RefName],
         removed: &mut Vec<Removed>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let mut digests: BTreeMap<String, String> = BTreeMap::new();
+        let mut bytes = 0;
         for name in names {
             let found = self.store.reference(name)?;
-            self.store.remove_reference(name)?;
+            bytes += self.store.take_reference(name)?.unwrap_or(0);
             let RefName::Named(reference) = name else { continue };
             removed.push(Removed::Untagged(reference.familiar()));
             if let Some(target) = found.and_then(|found| found.target)
@@ -386,7 +388,7 @@ impl Strata {
                 removed.push(Removed::Untagged(text));
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Deletes what an image alone has needed, if nothing names or uses it any more.

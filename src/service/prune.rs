@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::digest::Digest;
 use crate::service::error::{Error, Result};
 use crate::service::filter::{Filters, check_keys, duration, labels_fit, truth, untils, values};
-use crate::service::inspect::written_below;
 use crate::service::{ContainerRow, ContainerStatus, ImageRow, Removed, Strata};
-use crate::store::{Footprint, Image, RefName};
+use crate::store::{Footprint, Image, Reclaim, RefName};
 
 /// The filters of a removal of images.
 const IMAGE_FILTERS: [&str; 7] =
@@ -37,7 +36,7 @@ pub struct Room {
     pub active: usize,
     /// Bytes on the disk.
     pub bytes: u64,
-    /// Bytes that would come back.
+    /// Bytes that the disk would give back when all goes that may.
     pub reclaimable: u64,
 }
 
@@ -50,7 +49,7 @@ pub struct Usage {
     pub containers: Room,
     /// Each image by name, with the room that it takes.
     pub image_rows: Vec<(ImageRow, Footprint)>,
-    /// Each container, with the room that its changes and snapshots take.
+    /// Each container, with the bytes that it has on the disk, snapshots included.
     pub container_rows: Vec<(ContainerRow, u64)>,
 }
 
@@ -80,6 +79,7 @@ impl Strata {
         }
         let mut removed = Vec::new();
         let mut gone: BTreeMap<Digest, Image> = BTreeMap::new();
+        let mut bytes = 0;
         for row in self.prunable(all, filters)? {
             let image = match self.store.image(row.manifest) {
                 // Somebody else has removed it since it was listed.
@@ -91,11 +91,11 @@ impl Strata {
                 continue;
             }
             let name = row.reference.map_or(RefName::Untagged(row.manifest), RefName::Named);
-            self.remove_names(&image, &[name], &mut removed)?;
+            bytes += self.remove_names(&image, &[name], &mut removed)?;
             let left = self.store.names_of(row.manifest)?;
             // Who was killed while it was losing its name has noted it as one without.
             if left.iter().all(|name| matches!(name, RefName::Untagged(_))) {
-                self.remove_names(&image, &left, &mut removed)?;
+                bytes += self.remove_names(&image, &left, &mut removed)?;
                 gone.insert(row.manifest, image);
             }
         }
@@ -103,7 +103,8 @@ impl Strata {
         for image in gone.values() {
             deleted(image, &collected, &mut removed);
         }
-        Ok(Pruned { images: removed, bytes: collected.bytes, ..Pruned::default() })
+        bytes += collected.bytes;
+        Ok(Pruned { images: removed, bytes, ..Pruned::default() })
     }
 
     /// Returns the names of images that a prune removes.
@@ -149,32 +150,55 @@ impl Strata {
     pub fn prune_containers(&self, filters: &Filters) -> Result<Pruned> {
         check_keys(filters, &CONTAINER_FILTERS)?;
         let untils = untils(filters, jiff::Timestamp::now())?;
-        self.store.sweep_removed()?;
-        let mut pruned = Pruned::default();
+        let mut pruned = Pruned { bytes: self.store.sweep_removed()?, ..Pruned::default() };
+        let mut gone = Reclaim::default();
         for row in self.containers()? {
             let is_mounted = matches!(row.status, ContainerStatus::Mounted(_));
             let is_old = untils.iter().all(|until| row.created < *until);
             if is_mounted || !is_old || !labels_fit(filters, &row.labels) {
                 continue;
             }
-            let bytes = self.written_by(&row)?;
+            let reclaim = self.store.reclaim(&row.id, row.manifest)?;
             let found = self.find_container(&row.id);
             match found.and_then(|container| self.remove_container(container, false)) {
                 Ok(()) => {
                     pruned.containers.push(row.id);
-                    pruned.bytes += bytes;
+                    gone.add(reclaim);
                 }
                 // It is in use since this moment.
                 Err(Error::ContainerMounted { .. } | Error::NoContainer(_)) => {}
                 Err(error) => return Err(error),
             }
         }
+        pruned.bytes += self.store.given_back(&gone)?;
         Ok(pruned)
     }
 
-    /// Returns the bytes that the changes and snapshots of a container take.
-    pub(crate) fn written_by(&self, row: &ContainerRow) -> Result<u64> {
-        Ok(written_below(&self.store.upper(&row.id))? + self.kept(row)?)
+    /// Returns the room that containers take, and each with its bytes on the disk. What is not mounted may
+    /// go.
+    pub(crate) fn room_of_containers(&self) -> Result<(Room, Vec<(ContainerRow, u64)>)> {
+        let (mut room, mut going) = (Room::default(), Reclaim::default());
+        let mut rows = Vec::new();
+        for row in self.containers()? {
+            let reclaim = self.store.reclaim(&row.id, row.manifest)?;
+            room.total += 1;
+            room.bytes += reclaim.bytes();
+            let is_mounted = matches!(row.status, ContainerStatus::Mounted(_));
+            rows.push((row, reclaim.bytes()));
+            match is_mounted {
+                true => room.active += 1,
+                false => going.add(reclaim),
+            }
+        }
+        room.reclaimable = self.store.given_back(&going)?;
+        Ok((room, rows))
+    }
+
+    /// Returns the bytes on the disk that images have, and that come back when all go that may.
+    pub(crate) fn room_of_images(&self) -> Result<(u64, u64)> {
+        let going = self.prunable(true, &Filters::default())?;
+        let going = going.iter().map(|row| row.manifest).collect();
+        Ok(self.store.room_of_images(&going)?)
     }
 
     /// Removes containers that are not mounted, then images that nobody uses.
@@ -191,29 +215,18 @@ impl Strata {
         let rows = self.images()?;
         let in_use = rows.iter().map(|row| (row.manifest, row.containers > 0));
         let in_use: BTreeMap<_, _> = in_use.collect();
-        let footprints = self.store.footprints(&in_use)?;
-        let of = |row: &ImageRow| footprints.images.get(&row.manifest).copied().unwrap_or_default();
-        let mut usage = Usage {
-            images: Room {
-                total: in_use.len(),
-                active: in_use.values().filter(|in_use| **in_use).count(),
-                bytes: footprints.bytes,
-                reclaimable: footprints.bytes - footprints.used_bytes,
-            },
-            image_rows: rows.into_iter().map(|row| (row.clone(), of(&row))).collect(),
-            ..Usage::default()
+        let footprints = self.store.footprints(&in_use.keys().copied().collect())?;
+        let of = |row: &ImageRow| footprints.get(&row.manifest).copied().unwrap_or_default();
+        let (bytes, reclaimable) = self.room_of_images()?;
+        let images = Room {
+            total: in_use.len(),
+            active: in_use.values().filter(|in_use| **in_use).count(),
+            bytes,
+            reclaimable,
         };
-        for row in self.containers()? {
-            let bytes = self.written_by(&row)?;
-            let is_mounted = matches!(row.status, ContainerStatus::Mounted(_));
-            let room = &mut usage.containers;
-            room.total += 1;
-            room.active += usize::from(is_mounted);
-            room.bytes += bytes;
-            room.reclaimable += if is_mounted { 0 } else { bytes };
-            usage.container_rows.push((row, bytes));
-        }
-        Ok(usage)
+        let (containers, container_rows) = self.room_of_containers()?;
+        let image_rows = rows.into_iter().map(|row| (row.clone(), of(&row))).collect();
+        Ok(Usage { images, containers, image_rows, container_rows })
     }
 }
 

@@ -3,14 +3,13 @@
 //! The error of the call says what was being written. This adds how much is free, how much more is
 //! needed where that is known, and what would give some back.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use crate::service::Strata;
 use crate::service::error::{Error, Result};
-use crate::service::{ContainerStatus, Strata};
 use crate::sys::{self, Errno, errno_of, is_no_room};
 
 /// The room where the store is.
@@ -54,26 +53,15 @@ impl Strata {
 
     fn room_left(&self, errno: Errno, needed_bytes: Option<u64>) -> Result<RoomLeft> {
         let disk = sys::statfs(sys::open_dir_path(self.root())?.as_fd())?;
-        let pins = self.store.pins()?;
-        let rows = self.images()?;
-        let stay = rows.iter().map(|row| {
-            let stays = row.containers > 0 || pins.contains(&row.manifest);
-            (row.manifest, stays)
-        });
-        let images = self.store.footprints(&stay.collect::<BTreeMap<_, _>>())?;
-        let mut containers_bytes = 0;
-        for row in self.containers()? {
-            if !matches!(row.status, ContainerStatus::Mounted(_)) {
-                containers_bytes += self.written_by(&row)?;
-            }
-        }
+        let (_, images_bytes) = self.room_of_images()?;
+        let (containers, _) = self.room_of_containers()?;
         Ok(RoomLeft {
             free_bytes: disk.blocks_available * u64::from(disk.block_size),
             free_files: (disk.files > 0).then_some(disk.files_free),
             is_quota: errno == Errno::EDQUOT,
             needed_bytes,
-            images_bytes: images.bytes - images.used_bytes + self.store.unneeded_bytes()?,
-            containers_bytes,
+            images_bytes,
+            containers_bytes: containers.reclaimable,
         })
     }
 }

@@ -19,6 +19,7 @@ use crate::store::files::{
     Durable, ensure_dir, list, list_if_there, open_lock, remove_if_exists, replace, replace_as,
     sync_dir,
 };
+use crate::store::gc::own_bytes;
 use crate::store::refs::readable;
 use crate::store::{Stage, Store, record};
 use crate::sys;
@@ -251,15 +252,18 @@ impl Store {
         remove_tree(&trash)
     }
 
-    /// Removes what is left of containers that somebody has not finished removing.
-    pub(crate) fn finish_removing(&self) -> Result<()> {
+    /// Removes what is left of containers that somebody has not finished removing. Returns the bytes that
+    /// the disk gets back.
+    pub(crate) fn finish_removing(&self) -> Result<u64> {
+        let mut bytes = 0;
         for id in list(&self.layout().containers())? {
             let path = self.layout().container(&id);
             if is_being_removed(&path) {
+                bytes += own_bytes(&path);
                 remove_in_place(&path)?;
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Takes the lock of a container.

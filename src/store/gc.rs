@@ -35,6 +35,8 @@ use crate::store::files::{
     remove_if_exists, rename_if_exists, sync_dir,
 };
 use crate::store::lease::{Claim, is_live, live_claims, remove_dead};
+use crate::store::reclaim::Reclaim;
+use crate::store::refs::Ref;
 use crate::sys;
 
 /// What a collection removed.
@@ -74,13 +76,12 @@ impl Store {
     /// Removes everything that no reference, container or running process needs.
     pub fn collect(&self) -> Result<Collected> {
         let _lock = self.lock_gc()?;
-        self.sweep_dead()?;
-        self.finish_removing()?;
+        let swept = self.sweep_dead()? + self.finish_removing()?;
         ensure_dir(&self.layout().trash())?;
         let mut unneeded = VecDeque::from(self.candidates()?);
         let marks = self.mark()?;
         unneeded.retain(|(sort, name)| !marks.needs(*sort, name));
-        let mut collected = Collected::default();
+        let mut collected = Collected { bytes: swept, ..Collected::default() };
         loop {
             let (moved, stopped) = self.move_to_trash(&mut unneeded);
             // What an earlier collector left behind when it was killed is looked at again, too. What is
@@ -97,12 +98,51 @@ impl Store {
         Ok(collected)
     }
 
-    /// Returns the bytes on the disk that a collection would give back.
-    pub fn unneeded_bytes(&self) -> Result<u64> {
-        let candidates = self.candidates()?;
-        let marks = self.mark()?;
-        let unneeded = candidates.iter().filter(|(sort, name)| !marks.needs(*sort, name));
-        Ok(unneeded.map(|(sort, name)| disk_bytes(&self.place(*sort, name))).sum())
+    /// Returns the bytes on the disk that images take, with their names and what is left of those that are
+    /// gone; and how many of them come back when the names of some images go and the rest is collected.
+    pub fn room_of_images(&self, going: &HashSet<Digest>) -> Result<(u64, u64)> {
+        let names = self.room_of_names()?;
+        let left = self.left_bytes();
+        let (mut bytes, mut unneeded) = (names.bytes() + left, names.bytes_of(going) + left);
+        let marks = self.mark_without(going);
+        for (sort, name) in self.candidates()? {
+            let found = disk_bytes(&self.place(sort, &name));
+            bytes += found;
+            match &marks {
+                Ok(marks) if !marks.needs(sort, &name) => unneeded += found,
+                _ => {}
+            }
+        }
+        match marks {
+            Ok(_) => Ok((bytes, unneeded)),
+            Err(error) => {
+                tracing::warn!("{error}; nothing can be collected");
+                Ok((bytes, 0))
+            }
+        }
+    }
+
+    /// Returns the bytes of what killed commands were making or removing, which goes with the next sweep;
+    /// none while somebody collects.
+    fn left_bytes(&self) -> u64 {
+        let look = || -> Result<u64> {
+            let Some(_lock) = self.try_lock_gc()? else { return Ok(0) };
+            let (staging, trash) = (self.layout().staging(), self.layout().trash());
+            let mut bytes = 0;
+            for name in list_if_there(&staging)? {
+                if !name.contains('-') && !is_live(self, &name)? {
+                    bytes += Reclaim::below(&staging.join(name))?.own_bytes();
+                }
+            }
+            for name in list_if_there(&trash)? {
+                bytes += Reclaim::below(&trash.join(name))?.own_bytes();
+            }
+            Ok(bytes)
+        };
+        look().unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            0
+        })
     }
 
     /// Brings an object back that the collector has moved aside; tells whether it did.
@@ -114,16 +154,17 @@ impl Store {
     /// Removes what dead processes were making or removing, unless a collector is about to.
     pub fn sweep(&self) -> Result<()> {
         match self.try_lock_gc()? {
-            Some(_lock) => self.sweep_dead(),
+            Some(_lock) => self.sweep_dead().map(drop),
             None => Ok(()),
         }
     }
 
     /// Does the same, and removes what is left of containers that somebody has not finished removing.
-    pub fn sweep_removed(&self) -> Result<()> {
+    /// Returns the bytes that the disk gets back.
+    pub fn sweep_removed(&self) -> Result<u64> {
         match self.try_lock_gc()? {
-            Some(_lock) => self.sweep_dead().and_then(|()| self.finish_removing()),
-            None => Ok(()),
+            Some(_lock) => Ok(self.sweep_dead()? + self.finish_removing()?),
+            None => Ok(0),
         }
     }
 
@@ -139,15 +180,17 @@ impl Store {
     }
 
     /// Removes what dead processes were making, their leases, and what they have not finished removing;
-    /// and what a crash of the machine has left among containers.
-    fn sweep_dead(&self) -> Result<()> {
+    /// and what a crash of the machine has left among containers. Returns the bytes that the disk gets back.
+    fn sweep_dead(&self) -> Result<u64> {
         self.sweep_containers()?;
+        let mut bytes = 0;
         let dir = self.layout().staging();
         for name in list_if_there(&dir)? {
             let path = dir.join(&name);
             // A stage has the name of its lease.
             if !name.contains('-') {
                 if !is_live(self, &name)? {
+                    bytes += own_bytes(&path);
                     remove_tree(&path)?;
                 }
                 continue;
@@ -158,6 +201,7 @@ impl Store {
             } else if is_file && name.starts_with(DOWNLOAD) {
                 remove_unwanted(&path)?;
             } else if is_old(&path)? {
+                bytes += own_bytes(&path);
                 remove_tree(&path)?;
             }
         }
@@ -166,7 +210,11 @@ impl Store {
         // Nobody brings back what is not of the collector's.
         let others =
             list_if_there(&trash)?.into_iter().filter(|name| parse_trashed(name).is_none());
-        others.map(|name| trash.join(name)).try_for_each(|path| remove_tree(&path))
+        for path in others.map(|name| trash.join(name)) {
+            bytes += own_bytes(&path);
+            remove_tree(&path)?;
+        }
+        Ok(bytes)
     }
 
     /// Returns what there is, in the order in which it may go: an index before what it needs, its recipe
@@ -193,6 +241,11 @@ impl Store {
     }
 
     fn mark(&self) -> Result<Marks> {
+        self.mark_without(&HashSet::new())
+    }
+
+    /// Marks what would be needed if some images had no name.
+    fn mark_without(&self, nameless: &HashSet<Digest>) -> Result<Marks> {
         let mut marks = Marks::default();
         for claim in live_claims(self)? {
             match claim {
@@ -206,7 +259,8 @@ impl Store {
         for container in self.every_container()? {
             self.mark_image(container.manifest, &mut marks)?;
         }
-        for (_, reference) in self.every_reference()? {
+        let named = |reference: &Ref| !nameless.contains(&reference.manifest);
+        for (_, reference) in self.every_reference()?.into_iter().filter(|(_, to)| named(to)) {
             marks.blobs.extend(reference.target);
             self.mark_image(reference.manifest, &mut marks)?;
         }
@@ -337,6 +391,7 @@ impl Store {
             };
             // Something else may have been where a file of this name should be.
             if path.is_dir() {
+                collected.bytes += own_bytes(&path);
                 remove_tree(&path)?;
                 continue;
             }
@@ -387,6 +442,11 @@ fn parse_trashed(name: &str) -> Option<(Sort, &str)> {
 }
 
 impl Marks {
+    /// Marks blobs alone.
+    pub(crate) fn add_blobs<'a>(&mut self, blobs: impl Iterator<Item = &'a Digest>) {
+        self.blobs.extend(blobs);
+    }
+
     /// Tells whether the file with this name must stay. Files whose names say nothing may go.
     fn needs(&self, sort: Sort, name: &str) -> bool {
         let (hex, suffix) = name.split_once('.').unwrap_or((name, ""));
@@ -411,6 +471,17 @@ impl Collected {
             Sort::Layer | Sort::Chain => {}
         }
     }
+}
+
+/// Returns the bytes that the disk gives back when what is at a path goes, for who removes it in any case.
+pub(crate) fn own_bytes(path: &Path) -> u64 {
+    Reclaim::below(path).map_or_else(
+        |error| {
+            tracing::debug!("{error}");
+            0
+        },
+        |found| found.own_bytes(),
+    )
 }
 
 /// Returns the bytes that a file takes on the disk; none if it is not there.

@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::image::Reference;
 use crate::store::error::{Error, Result, io_error};
 use crate::store::files::{ensure_dir, list_if_there, remove_if_exists, replace, sync_dir};
+use crate::store::gc::{disk_bytes, own_bytes};
 use crate::store::{Store, record};
 
 /// What a reference leads to.
@@ -68,13 +69,18 @@ impl Store {
 
     /// Removes a reference, and tells whether it was set. The image is not kept by this.
     pub fn remove_reference(&self, name: &RefName) -> Result<bool> {
+        Ok(self.take_reference(name)?.is_some())
+    }
+
+    /// Does the same, and returns the bytes that the disk gets back.
+    pub(crate) fn take_reference(&self, name: &RefName) -> Result<Option<u64>> {
         let path = self.ref_path(name);
-        let removed = remove_if_exists(&path)?;
-        if removed {
-            sync_dir(path.parent().unwrap_or(&path))?;
-            self.prune_empty(&path);
+        let bytes = own_bytes(&path);
+        if !remove_if_exists(&path)? {
+            return Ok(None);
         }
-        Ok(removed)
+        sync_dir(path.parent().unwrap_or(&path))?;
+        Ok(Some(bytes + self.prune_empty(&path)))
     }
 
     /// Returns all references, sorted by name; those without one come last. A damaged one is told, and
@@ -195,19 +201,27 @@ impl Store {
         }
     }
 
-    /// Removes the directories that a removed reference leaves empty.
-    fn prune_empty(&self, path: &Path) {
-        let root = self.layout().refs();
-        // That of those without a name stays: a full disk may have no room for another one.
-        let stays = [root.clone(), root.join(UNTAGGED)];
-        for dir in path.ancestors().skip(1).take_while(|dir| stays.iter().all(|other| dir != other))
-        {
+    /// Removes the directories that a removed reference leaves empty. Returns their bytes.
+    fn prune_empty(&self, path: &Path) -> u64 {
+        let mut bytes = 0;
+        for dir in self.own_dirs(path) {
+            let found = disk_bytes(dir);
             // A directory that is not empty, or that somebody fills right now, stays.
             if let Err(error) = fs::remove_dir(dir) {
                 tracing::debug!("{}: {error}", dir.display());
                 break;
             }
+            bytes += found;
         }
+        bytes
+    }
+
+    /// Returns the directories above a reference that are there for such alone. That of those without a
+    /// name stays: a full disk may have no room for another one.
+    pub(crate) fn own_dirs<'a>(&self, path: &'a Path) -> impl Iterator<Item = &'a Path> {
+        let root = self.layout().refs();
+        let stays = [root.join(UNTAGGED), root];
+        path.ancestors().skip(1).take_while(move |dir| stays.iter().all(|other| dir != other))
     }
 }
 

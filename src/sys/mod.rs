@@ -14,6 +14,7 @@ mod context;
 mod cpu;
 mod dir;
 mod error;
+mod extents;
 mod fd;
 mod fnmatch;
 mod fs;
@@ -41,6 +42,7 @@ pub use context::{MountContext, UnplacedMount, mount_overlay};
 pub use cpu::{Cpus, check_cpu, pin_to_cpu};
 pub use dir::{DirStream, RawEntry};
 pub use error::{Errno, Error, Result, errno_of, is_no_room};
+pub use extents::{Extent, extents};
 pub use fd::{
     allocate, begin_write_back, check_written_back, clone_range, copy_range, dup, open,
     open_beneath, open_dir_path, open_path, open_plain, open_tmpfile, punch_flags, reopen,
