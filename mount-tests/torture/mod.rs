@@ -7,11 +7,13 @@
 //!
 //! The tests: `commands` are killed, and `server`, the server of a mount. `power` is cut while commands
 //! work, `power_mount` while a program works in a mount. `refusals` has calls that fail, `full` real disks
-//! without room, `room` what disks give back, `live` containers that are looked at while they are changed.
+//! without room, `room` what disks give back, `live` containers that are looked at while they are changed,
+//! `beside` commands that are stopped while others work.
 //!
 //! A test looks at some of the points, the same ones each time if no other seed is given; with
 //! `STRATA_TORTURE=all` at all of them (`scripts/torture`).
 
+mod beside;
 mod calls;
 mod checked;
 mod commands;
