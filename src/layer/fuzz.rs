@@ -127,6 +127,12 @@ pub(crate) fn tar(data: &[u8]) {
     // A hard link may lead to nothing, two layers may be too many; nothing else is wrong.
     match merge(&layers, LIMITS, memory_file().expect("memory")) {
         Ok(chain) => {
+            if let Ok(base) = merge(&layers[..1], LIMITS, memory_file().expect("memory")) {
+                let base = Index::open_verified(&base).expect("what was written has its sum");
+                let grown = merge_onto(base, &layers, memory_file().expect("memory"));
+                let grown = bytes_of(grown.expect("it is the same chain"));
+                assert!(grown == bytes_of(chain.try_clone().expect("a file of memory")));
+            }
             let chain = Index::open(&chain).expect("what was merged can be opened");
             let chain = Chain::new(chain, layers.into(), Arc::new(objects)).expect("its layers");
             let files = walk(&chain).expect("what was merged can be read");
@@ -136,6 +142,13 @@ pub(crate) fn tar(data: &[u8]) {
         Err(error) => panic!("{error}"),
     }
     drop(relocate(data, b"/to/../there", Vec::new()));
+}
+
+fn bytes_of(mut file: File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.rewind().expect("a file of memory");
+    file.read_to_end(&mut bytes).expect("a file of memory");
+    bytes
 }
 
 /// Undoes a compression, and unpacks what comes.
@@ -260,7 +273,16 @@ pub(crate) fn chain(data: &[u8]) {
         let id: DiffId = index.layer(number).ok()?;
         index_of(data, IndexKind::Layer, id.0)
     };
-    let Some(layers) = (0..count).map(layer).collect::<Option<Vec<_>>>() else { return };
+    let Some(mut layers) = (0..count).map(layer).collect::<Option<Vec<_>>>() else { return };
+    let (id, top) = (Digest::of(b"chain"), Digest::of(b"top"));
+    let (base, top) = (index_of(data, IndexKind::Chain, id), index_of(data, IndexKind::Layer, top));
+    if let (Some(base), Some(top)) = (base, top) {
+        layers.push(top);
+        if let Ok(grown) = merge_onto(base, &layers, memory_file().expect("memory")) {
+            Index::open_verified(&grown).expect("what was merged can be opened");
+        }
+        layers.pop();
+    }
     let Ok(chain) = Chain::new(index, layers, Arc::new(Memory::default())) else { return };
     drop(walk(&chain));
     for inode in 0..chain.inode_count().min(1000) {

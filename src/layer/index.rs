@@ -163,7 +163,7 @@ impl Index {
     /// Returns the inode with this number.
     pub(crate) fn inode(&self, number: u32) -> Result<InodeRecord> {
         let record = self.record(Section::Inodes, number as usize)?;
-        let record = record.try_into().map_err(|_| Error::Damaged("inode"))?;
+        let Some(record) = record.first_chunk() else { return Err(OUT_OF_RANGE) };
         Ok(InodeRecord::read(record))
     }
 
@@ -179,7 +179,7 @@ impl Index {
     /// Returns the directory entry with this number, its name as it stands there.
     fn unchecked_dirent(&self, number: u32) -> Result<(DirentRecord, &[u8])> {
         let record = self.record(Section::Dirents, number as usize)?;
-        let record = record.try_into().map_err(|_| Error::Damaged("directory entry"))?;
+        let Some(record) = record.first_chunk() else { return Err(OUT_OF_RANGE) };
         let record = DirentRecord::read(record);
         let name = self.slice(Section::Names, record.name as usize, record.name_len.into())?;
         Ok((record, name))
@@ -218,6 +218,21 @@ impl Index {
             return Err(Error::Damaged("a file is in a place that is not its own"));
         }
         Ok(Some(inode))
+    }
+
+    /// Returns the entries of a directory of a chain in their order, each with its inode and its name.
+    pub(crate) fn entries(
+        &self,
+        dir: u32,
+    ) -> Result<impl Iterator<Item = Result<(DirentRecord, InodeRecord, &[u8])>>> {
+        let (first, count) = self.inode(dir)?.dirents();
+        Ok((first..first.saturating_add(count)).map(move |number| {
+            let (entry, name) = self.dirent(number)?;
+            match self.listed((dir, number), &entry)? {
+                Some(inode) => Ok((entry, inode, name)),
+                None => Err(Error::Damaged("a chain that hides something")),
+            }
+        }))
     }
 
     /// Tells whether an entry of a directory is one of the names of an inode that has several.
@@ -329,26 +344,32 @@ impl Index {
 
     fn record(&self, section: Section, number: usize) -> Result<&[u8]> {
         let size = section.record_bytes();
-        let offset = number.checked_mul(size).ok_or(Error::Damaged("a number is out of range"))?;
+        let Some(offset) = number.checked_mul(size) else { return Err(OUT_OF_RANGE) };
         self.slice(section, offset, size)
     }
 
     /// Returns bytes of a section; those outside of it are an error.
     fn slice(&self, section: Section, offset: usize, len: usize) -> Result<&[u8]> {
-        let out_of_range = Error::Damaged("a number is out of range");
         let Some((start, section_len)) = self.sections.get(section as usize).copied() else {
-            return Err(out_of_range);
+            return Err(OUT_OF_RANGE);
         };
         match offset.checked_add(len) {
             Some(end) if end <= section_len => self.bytes(start + offset, len),
-            _ => Err(out_of_range),
+            _ => Err(OUT_OF_RANGE),
         }
     }
 
     fn bytes(&self, start: usize, len: usize) -> Result<&[u8]> {
-        self.map.get(start..start + len).ok_or(Error::Damaged("a number is out of range"))
+        match self.map.get(start..start + len) {
+            Some(bytes) => Ok(bytes),
+            None => Err(OUT_OF_RANGE),
+        }
     }
 }
+
+/// What is wrong with a number that leads out of the file. Made only when it is: dropping it would be most
+/// of what it costs to look at a record.
+const OUT_OF_RANGE: Error = Error::Damaged("a number is out of range");
 
 /// Returns the sum of what is behind the header page.
 fn hash_body(file: &File) -> Result<Digest> {

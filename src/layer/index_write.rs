@@ -22,7 +22,8 @@ use crate::layer::tree::{EntryId, InodeId, ROOT, Tree};
 #[derive(Debug)]
 pub(crate) struct IndexWriter {
     file: File,
-    body: HashingWriter<BufWriter<File>>,
+    body: BufWriter<HashingWriter<File>>,
+    body_len: u64,
     xattrs: XattrSets,
 }
 
@@ -51,16 +52,23 @@ impl IndexWriter {
 
     /// Does the same; its extended attributes are not more than these limits allow.
     pub(crate) fn within(limits: Limits, file: File) -> Result<Self> {
-        let mut body = BufWriter::with_capacity(128 * 1024, file.try_clone()?);
-        body.write_all(&[0; f::HEADER_BYTES])?;
-        Ok(Self { file, body: HashingWriter::new(body), xattrs: XattrSets::new(limits) })
+        let mut written = file.try_clone()?;
+        written.write_all(&[0; f::HEADER_BYTES])?;
+        let body = BufWriter::with_capacity(128 * 1024, HashingWriter::new(written));
+        Ok(Self { file, body, body_len: 0, xattrs: XattrSets::new(limits) })
     }
 
     /// Adds bytes to the heap and returns where they are.
     pub(crate) fn heap(&mut self, bytes: &[u8]) -> Result<u64> {
-        let offset = self.body.len_bytes();
-        self.body.write_all(bytes)?;
+        let offset = self.body_len;
+        self.write(bytes)?;
         Ok(offset)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.body.write_all(bytes)?;
+        self.body_len += bytes.len() as u64;
+        Ok(())
     }
 
     /// Reads bytes of the heap back.
@@ -79,26 +87,27 @@ impl IndexWriter {
     /// Writes the tables and the header, and returns the file, which is an index now.
     pub(crate) fn finish(mut self, head: Head, tree: &mut Tree, tables: &Tables) -> Result<File> {
         let mut sections = Vec::with_capacity(f::SECTION_COUNT);
-        let heap_len = self.body.len_bytes();
+        let heap_len = self.body_len;
         sections.push((Section::Heap, heap_len));
         let numbered = self.write_dirents(tree)?;
         sections.push((Section::Dirents, u64::from(numbered.dirents) * f::DIRENT_BYTES as u64));
-        self.body.write_all(&numbered.names)?;
+        self.write(&numbered.names)?;
         sections.push((Section::Names, numbered.names.len() as u64));
         self.pad_to(8)?;
         let content_len = self.write_inodes(tree, &numbered)?;
         sections.push((Section::Inodes, (numbered.order.len() * f::INODE_BYTES) as u64));
         self.write_links(&numbered)?;
         sections.push((Section::Links, (numbered.links.len() * f::LINK_BYTES) as u64));
-        self.body.write_all(&self.xattrs.bytes)?;
-        sections.push((Section::Xattrs, self.xattrs.bytes.len() as u64));
+        let xattrs = std::mem::take(&mut self.xattrs.bytes);
+        self.write(&xattrs)?;
+        sections.push((Section::Xattrs, xattrs.len() as u64));
         for layer in &tables.layers {
-            self.body.write_all(layer.0.as_bytes())?;
+            self.write(layer.0.as_bytes())?;
         }
         sections.push((Section::Layers, (tables.layers.len() * DIGEST_LEN) as u64));
         for (digest, size) in &tables.objects {
-            self.body.write_all(digest.as_bytes())?;
-            self.body.write_all(&size.to_le_bytes())?;
+            self.write(digest.as_bytes())?;
+            self.write(&size.to_le_bytes())?;
         }
         sections.push((Section::Objects, (tables.objects.len() * f::OBJECT_BYTES) as u64));
 
@@ -109,9 +118,9 @@ impl IndexWriter {
     }
 
     fn seal(self, mut header: Header) -> Result<File> {
-        let file_len = f::HEADER_BYTES as u64 + self.body.len_bytes();
-        let (body, writer) = self.body.finish();
-        writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        let file_len = f::HEADER_BYTES as u64 + self.body_len;
+        let body = self.body.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        let (body, _) = body.finish();
         put(&mut *header.0, f::H_FILE_LEN, &file_len.to_le_bytes());
         put(&mut *header.0, f::H_BODY_SHA256, body.as_bytes());
         let covered = header.0.get(..f::H_SHA256).unwrap_or_default();
@@ -127,22 +136,42 @@ impl IndexWriter {
         self.pad_to(8)?;
         let mut numbered = Numbered::new(tree.inode_count());
         numbered.number(tree.inode_of(ROOT), (0, 0));
-        let mut queue = std::collections::VecDeque::from([ROOT]);
+        let base = tree.base();
+        let mut queue = std::collections::VecDeque::from([Dir::of(tree, ROOT)]);
         while let Some(dir) = queue.pop_front() {
-            let dir_number = numbered.number_of(tree.inode_of(dir));
+            let (inode, queued) = (dir.inode(tree), queue.len());
+            let at = numbered.number_of(inode);
             let first = numbered.dirents;
-            let mut subdirs = 0;
-            for (hash, entry) in sorted_children(tree, dir) {
-                let is_dir = tree.is_dir(entry);
-                let record = numbered.add_entry(tree, hash, entry, dir_number)?;
-                self.body.write_all(&record.write())?;
-                if is_dir {
-                    subdirs += 1;
-                    queue.push_back(entry);
+            match (dir, &base) {
+                (Dir::Read(entry), _) => {
+                    for (hash, entry) in sorted_children(tree, entry) {
+                        let name = Name { hash, bytes: tree.name(entry), dir: at };
+                        let kind = tree.record(entry).map(|record| Kind::of(record.mode));
+                        let record = numbered.add(&name, tree.inode_of(entry), kind)?;
+                        self.write(&record.write())?;
+                        if kind == Some(Kind::Directory) {
+                            queue.push_back(Dir::of(tree, entry));
+                        }
+                    }
                 }
+                (Dir::Unread(inode), Some(base)) => {
+                    for entry in base.entries(inode)? {
+                        let (DirentRecord { hash, inode, .. }, record, bytes) = entry?;
+                        let kind = Kind::of(record.mode);
+                        let name = Name { hash, bytes, dir: at };
+                        let record = numbered.add(&name, inode, Some(kind))?;
+                        self.write(&record.write())?;
+                        if kind == Kind::Directory {
+                            queue.push_back(Dir::Unread(inode));
+                        }
+                    }
+                }
+                (Dir::Unread(_), None) => {}
             }
             let count = numbered.dirents - first;
-            tree.update(dir, |record| {
+            let subdirs =
+                u32::try_from(queue.len() - queued).map_err(|_| Error::TooMany("names"))?;
+            tree.update_inode(inode, |record| {
                 record.data = InodeRecord::pack_dirents(first, count);
                 record.nlink = 2 + subdirs;
             });
@@ -163,7 +192,7 @@ impl IndexWriter {
             if record.is_regular() {
                 content_len = content_len.saturating_add(record.size);
             }
-            self.body.write_all(&record.write())?;
+            self.write(&record.write())?;
         }
         Ok(content_len)
     }
@@ -171,7 +200,7 @@ impl IndexWriter {
     fn write_links(&mut self, numbered: &Numbered) -> Result<()> {
         for (inode, parent, dirent) in &numbered.links {
             for number in [inode, parent, dirent] {
-                self.body.write_all(&number.to_le_bytes())?;
+                self.write(&number.to_le_bytes())?;
             }
         }
         Ok(())
@@ -179,14 +208,45 @@ impl IndexWriter {
 
     /// Writes zeros up to a multiple of `align`; the section before ends where it ended.
     fn pad_to(&mut self, align: u64) -> Result<()> {
-        let over = self.body.len_bytes() % align;
+        let over = self.body_len % align;
         if over != 0 {
             let zeros = [0; 8];
             let len = usize::try_from(align - over).unwrap_or(0);
-            self.body.write_all(zeros.get(..len).unwrap_or_default())?;
+            self.write(zeros.get(..len).unwrap_or_default())?;
         }
         Ok(())
     }
+}
+
+/// A directory that is still to be written.
+#[derive(Clone, Copy, Debug)]
+enum Dir {
+    /// Its entries are in the tree.
+    Read(EntryId),
+    /// Its entries are those that it has in the chain that the tree began as.
+    Unread(InodeId),
+}
+
+impl Dir {
+    fn of(tree: &Tree, entry: EntryId) -> Self {
+        if tree.is_unread(entry) { Self::Unread(tree.inode_of(entry)) } else { Self::Read(entry) }
+    }
+
+    fn inode(self, tree: &Tree) -> InodeId {
+        match self {
+            Self::Read(entry) => tree.inode_of(entry),
+            Self::Unread(inode) => inode,
+        }
+    }
+}
+
+/// A name that is being written.
+#[derive(Debug)]
+struct Name<'a> {
+    hash: u32,
+    bytes: &'a [u8],
+    /// Number of its directory in the file.
+    dir: u32,
 }
 
 fn sorted_children(tree: &Tree, dir: EntryId) -> Vec<(u32, EntryId)> {
@@ -290,16 +350,10 @@ impl Numbered {
         *number
     }
 
-    fn add_entry(
-        &mut self,
-        tree: &Tree,
-        hash: u32,
-        entry: EntryId,
-        dir: u32,
-    ) -> Result<DirentRecord> {
-        let dirent = self.dirents;
+    /// Adds a name of an inode; one without a kind is a whiteout.
+    fn add(&mut self, name: &Name<'_>, inode: InodeId, kind: Option<Kind>) -> Result<DirentRecord> {
+        let (dirent, dir) = (self.dirents, name.dir);
         self.dirents = dirent.checked_add(1).ok_or(Error::TooMany("names"))?;
-        let inode = tree.inode_of(entry);
         let number = self.number(inode, (dir, dirent));
         if let Some(count) = self.name_counts.get_mut(inode as usize) {
             *count += 1;
@@ -314,16 +368,16 @@ impl Numbered {
                 _ => self.links.push((number, dir, dirent)),
             }
         }
-        let name = tree.name(entry);
         let start =
             u32::try_from(self.names.len()).map_err(|_| Error::TooMany("bytes of names"))?;
-        self.names.extend_from_slice(name);
+        self.names.extend_from_slice(name.bytes);
+        let name_len = u8::try_from(name.bytes.len());
         Ok(DirentRecord {
-            hash,
+            hash: name.hash,
             name: start,
             inode: number,
-            name_len: u8::try_from(name.len()).map_err(|_| Error::TooMany("bytes in a name"))?,
-            file_type: tree.record(entry).map_or(0, |record| Kind::of(record.mode).dirent_type()),
+            name_len: name_len.map_err(|_| Error::TooMany("bytes in a name"))?,
+            file_type: kind.map_or(0, Kind::dirent_type),
         })
     }
 

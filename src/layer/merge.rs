@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::sync::Arc;
 
 use crate::digest::{ChainId, DiffId};
 use crate::layer::error::{Error, Result};
@@ -18,6 +19,9 @@ use crate::layer::limits::{Limits, PATH_BYTES_MAX};
 use crate::layer::path::components;
 use crate::layer::tree::{EntryId, InodeId, ROOT, Tree};
 
+/// For so many entries room is made before they come.
+const RESERVE_MAX: u64 = 1 << 20;
+
 /// Writes the chain index of `layers`, bottom first, to an empty file. The entries of all of them
 /// together, those too that others hide, are not more than `limits` allow.
 ///
@@ -26,9 +30,32 @@ use crate::layer::tree::{EntryId, InodeId, ROOT, Tree};
 /// [`Error::Limit`] when there are more entries than are allowed.
 pub fn merge(layers: &[Index], limits: Limits, file: File) -> Result<File> {
     let mut tree = Tree::within(limits);
+    // So many there are, if they are what they say; of those that are not, no more is taken than that.
+    let entries = layers.iter().map(|layer| u64::from(layer.dirent_count())).sum::<u64>();
+    tree.reserve(usize::try_from(entries.min(limits.entries).min(RESERVE_MAX)).unwrap_or(0));
     for number in 0..layers.len() {
         apply(layers, number, &mut tree)?;
     }
+    finish(layers, tree, file)
+}
+
+/// Writes the same index, byte by byte, as [`merge`]; of all but the last of `layers` there is the chain
+/// `base` already. What costs time is what the last layer has, and copying the tables of the base.
+///
+/// # Errors
+/// [`Error::LowerLink`] when a hard link of the layer leads to nothing in the base.
+pub fn merge_onto(base: Index, layers: &[Index], file: File) -> Result<File> {
+    let top = layers.len().checked_sub(1).ok_or(Error::Damaged("a chain without layers"))?;
+    if base.kind() != IndexKind::Chain || base.layer_count() != top {
+        return Err(Error::Damaged("it is the chain of other layers"));
+    }
+    let mut tree = Tree::over(Arc::new(base))?;
+    apply(layers, top, &mut tree)?;
+    finish(layers, tree, file)
+}
+
+/// Writes the chain index of `layers`, which make this tree.
+fn finish(layers: &[Index], mut tree: Tree, file: File) -> Result<File> {
     let ids: Vec<_> = layers.iter().map(|layer| DiffId(layer.id())).collect();
     let head = Head { kind: IndexKind::Chain, id: ChainId::of(&ids).0, tar_len: 0 };
     let tables = Tables { layers: ids, ..Tables::default() };
@@ -91,7 +118,7 @@ impl<'a> Apply<'a> {
         name: &[u8],
     ) -> Result<Option<((u32, InodeRecord), EntryId)>> {
         let Some(record) = record else {
-            if let Some(hidden) = self.tree.child(dir, name) {
+            if let Some(hidden) = self.tree.child(dir, name)? {
                 self.tree.remove(hidden);
             }
             return Ok(None);
@@ -120,7 +147,7 @@ impl<'a> Apply<'a> {
     fn apply_dir(&mut self, dir: EntryId, name: &[u8], record: &InodeRecord) -> Result<EntryId> {
         let implicit = record.has(f::FLAG_IMPLICIT);
         let opaque = record.has(f::FLAG_OPAQUE);
-        let existing = self.tree.child(dir, name);
+        let existing = self.tree.child(dir, name)?;
         if let Some(entry) = existing {
             if self.tree.is_dir(entry) {
                 if opaque {
@@ -158,25 +185,27 @@ impl<'a> Apply<'a> {
         Ok(InodeRecord { layer, ..record })
     }
 
-    fn follow(&self, entry: EntryId) -> Result<Option<EntryId>> {
-        self.tree.follow(entry, &|record| read_link(self.layers, record))
+    fn follow(&mut self, entry: EntryId) -> Result<Option<EntryId>> {
+        let layers = self.layers;
+        self.tree.follow(entry, &|record| read_link(layers, record))
     }
 
     fn resolve_lower_links(self) -> Result<()> {
         let layer = self.layer()?;
-        for (entry, place, len) in self.lower_links {
+        let Self { layers, tree, lower_links, .. } = self;
+        for (entry, place, len) in lower_links {
             if len > PATH_BYTES_MAX as u64 {
                 return Err(Error::Damaged("the target of a hard link is too long"));
             }
             let target = layer.heap(place, len)?;
             let path = components(target);
-            let read_link = |record: &InodeRecord| read_link(self.layers, record);
-            let found = self.tree.find(&path, &read_link)?;
-            match found.filter(|found| !self.tree.is_dir(*found)) {
-                Some(found) => self.tree.set_inode(entry, self.tree.inode_of(found)),
+            let read_link = |record: &InodeRecord| read_link(layers, record);
+            let found = tree.find(&path, &read_link)?;
+            match found.filter(|found| !tree.is_dir(*found)) {
+                Some(found) => tree.set_inode(entry, tree.inode_of(found)),
                 None => {
                     return Err(Error::LowerLink {
-                        path: String::from_utf8_lossy(&self.tree.path(entry)).into_owned(),
+                        path: String::from_utf8_lossy(&tree.path(entry)).into_owned(),
                         target: String::from_utf8_lossy(target).into_owned(),
                     });
                 }

@@ -61,7 +61,7 @@ pub use index::Index;
 pub use kind::Kind;
 pub use limits::{Excess, Limits};
 pub use mend::{mend_index, mend_recipe};
-pub use merge::merge;
+pub use merge::{merge, merge_onto};
 pub use origin::{Depth, Origin, origins};
 pub use pack::TarStream;
 pub(crate) use path::components;

@@ -54,7 +54,7 @@ pub fn origins(layers: &[Index], path: &[u8], depth: Depth) -> Result<Option<Vec
     for number in 0..layers.len() {
         apply(layers, number, &mut tree)?;
         let before = known.unwrap_or_default();
-        known = look(layers, number, &tree, &path, depth, &before)?;
+        known = look(layers, number, &mut tree, &path, depth, &before)?;
     }
     let origin = |(path, state): (Vec<Vec<u8>>, State)| {
         let kind = Kind::of(state.record.mode);
@@ -75,7 +75,7 @@ type Known = BTreeMap<Vec<Vec<u8>>, State>;
 fn look(
     layers: &[Index],
     number: usize,
-    tree: &Tree,
+    tree: &mut Tree,
     path: &[&[u8]],
     depth: Depth,
     before: &Known,

@@ -4,14 +4,20 @@
 //! Entries and inodes are numbers into two arrays; nothing is freed before the whole. A removed
 //! entry is only taken out of its directory: what hangs below it is then unreachable, and the
 //! writer, which starts at the root, never meets it. About 110 bytes an entry.
+//!
+//! A tree may begin as a chain that there is. Then the numbers of inodes go on from those of the chain,
+//! and a directory's entries are read from it when somebody wants one of them; of the others the chain
+//! itself is asked by the writer.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use crate::layer::error::{Error, Result};
 use crate::layer::format::{FLAG_OPAQUE, InodeRecord, WHITEOUT};
+use crate::layer::index::Index;
 use crate::layer::limits::{Excess, LINK_STEPS_MAX, LINKS_MAX, Limits};
 
 /// Number of an entry; 0 is the root.
@@ -29,6 +35,8 @@ struct Entry {
     name: u32,
     name_len: u8,
     removed: bool,
+    /// A directory of the base, whose entries have not been read.
+    unread: bool,
     inode: InodeId,
     first_child: EntryId,
     next_sibling: EntryId,
@@ -45,6 +53,8 @@ pub(crate) struct Tree {
     /// the same place in the table.
     hasher: RandomState,
     limits: Limits,
+    /// The chain that the tree began as.
+    base: Option<Arc<Index>>,
     /// Parts of targets of symbolic links that have been walked.
     link_steps: Cell<u64>,
 }
@@ -65,6 +75,7 @@ impl Tree {
             name: 0,
             name_len: 0,
             removed: false,
+            unread: false,
             inode: 0,
             first_child: NONE,
             next_sibling: NONE,
@@ -76,8 +87,29 @@ impl Tree {
             by_name: HashTable::new(),
             hasher: RandomState::new(),
             limits,
+            base: None,
             link_steps: Cell::new(0),
         }
+    }
+
+    /// Returns a tree that begins as a chain.
+    pub(crate) fn over(base: Arc<Index>) -> Result<Self> {
+        let mut tree = Self::new();
+        tree.inodes =
+            (0..base.inode_count()).map(|inode| base.inode(inode)).collect::<Result<_>>()?;
+        if let Some(root) = tree.entries.get_mut(ROOT as usize) {
+            root.unread = true;
+        }
+        tree.base = Some(base);
+        Ok(tree)
+    }
+
+    /// Makes room for so many entries, to begin with.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.entries.reserve(count);
+        self.inodes.reserve(count);
+        let Self { by_name, entries, names, hasher, .. } = self;
+        by_name.reserve(count, |id| hash_of(entries, names, hasher, *id));
     }
 
     /// Returns how many inodes were ever made.
@@ -142,12 +174,50 @@ impl Tree {
     }
 
     /// Returns the entry `name` of a directory, whiteouts included.
-    pub(crate) fn child(&self, dir: EntryId, name: &[u8]) -> Option<EntryId> {
+    pub(crate) fn child(&mut self, dir: EntryId, name: &[u8]) -> Result<Option<EntryId>> {
+        self.read(dir)?;
+        Ok(self.known_child(dir, name))
+    }
+
+    /// Does the same in a directory whose entries are all in the tree.
+    fn known_child(&self, dir: EntryId, name: &[u8]) -> Option<EntryId> {
         let same = |id: &EntryId| self.entry(*id).parent == dir && self.name(*id) == name;
         self.by_name.find(self.hasher.hash_one((dir, name)), same).copied()
     }
 
-    /// Returns the entries of a directory, in no order.
+    /// Tells whether the entries of a directory are those of the chain that the tree began as, and are not
+    /// in the tree.
+    pub(crate) fn is_unread(&self, dir: EntryId) -> bool {
+        self.entry(dir).unread
+    }
+
+    /// Returns the chain that the tree began as.
+    pub(crate) fn base(&self) -> Option<Arc<Index>> {
+        self.base.clone()
+    }
+
+    /// Reads the entries of a directory from the base, if that was not done before.
+    fn read(&mut self, dir: EntryId) -> Result<()> {
+        let Some(base) = self.base().filter(|_| self.is_unread(dir)) else { return Ok(()) };
+        self.forget_base(dir);
+        for entry in base.entries(self.inode_of(dir))? {
+            let (entry, inode, name) = entry?;
+            let id = self.put_link(dir, name, entry.inode)?;
+            if let Some(entry) = self.entries.get_mut(id as usize) {
+                entry.unread = inode.is_dir();
+            }
+        }
+        Ok(())
+    }
+
+    /// What the base has in a directory is not asked for from here on.
+    fn forget_base(&mut self, dir: EntryId) {
+        if let Some(entry) = self.entries.get_mut(dir as usize) {
+            entry.unread = false;
+        }
+    }
+
+    /// Returns the entries of a directory that are in the tree, in no order.
     pub(crate) fn children(&self, dir: EntryId) -> impl Iterator<Item = EntryId> {
         let mut next = self.entry(dir).first_child;
         std::iter::from_fn(move || {
@@ -187,7 +257,7 @@ impl Tree {
         name: &[u8],
         inode: InodeId,
     ) -> Result<EntryId> {
-        if let Some(old) = self.child(dir, name) {
+        if let Some(old) = self.child(dir, name)? {
             self.remove(old);
         }
         self.check_room(name)?;
@@ -201,6 +271,7 @@ impl Tree {
             name: start,
             name_len,
             removed: false,
+            unread: false,
             inode,
             first_child: NONE,
             next_sibling,
@@ -210,13 +281,7 @@ impl Tree {
         }
         let hash = self.hasher.hash_one((dir, name));
         let Self { by_name, entries, names, hasher, .. } = self;
-        by_name.insert_unique(hash, id, |other| {
-            entries.get(*other as usize).map_or(0, |entry| {
-                let start = entry.name as usize;
-                let end = start + usize::from(entry.name_len);
-                hasher.hash_one((entry.parent, names.get(start..end).unwrap_or_default()))
-            })
-        });
+        by_name.insert_unique(hash, id, |other| hash_of(entries, names, hasher, *other));
         Ok(id)
     }
 
@@ -254,6 +319,7 @@ impl Tree {
 
     /// Takes all entries of a directory out of the tree.
     pub(crate) fn clear(&mut self, dir: EntryId) {
+        self.forget_base(dir);
         let children: Vec<_> = self.children(dir).collect();
         for child in children {
             self.remove(child);
@@ -272,7 +338,7 @@ impl Tree {
         let mut at = ROOT;
         for name in path {
             let implicit = InodeRecord::IMPLICIT_DIRECTORY;
-            at = match self.child(at, name) {
+            at = match self.child(at, name)? {
                 None => self.put(at, name, implicit)?,
                 // What the whiteout hides stays hidden.
                 Some(entry) if self.is_whiteout(entry) => {
@@ -290,7 +356,7 @@ impl Tree {
 
     /// Returns the directory that an entry is or leads to; none if it leads to none.
     pub(crate) fn follow(
-        &self,
+        &mut self,
         entry: EntryId,
         read_link: ReadLink<'_>,
     ) -> Result<Option<EntryId>> {
@@ -308,7 +374,7 @@ impl Tree {
                             at = self.entry(at).parent;
                             continue;
                         }
-                        name => self.child(at, name),
+                        name => self.child(at, name)?,
                     }
                 }
             };
@@ -344,17 +410,21 @@ impl Tree {
     }
 
     /// Returns the entry at `path`, symbolic links followed on the way but not at its end.
-    pub(crate) fn find(&self, path: &[&[u8]], read_link: ReadLink<'_>) -> Result<Option<EntryId>> {
+    pub(crate) fn find(
+        &mut self,
+        path: &[&[u8]],
+        read_link: ReadLink<'_>,
+    ) -> Result<Option<EntryId>> {
         let Some((last, dirs)) = path.split_last() else { return Ok(Some(ROOT)) };
         let mut at = ROOT;
         for name in dirs {
-            let Some(entry) = self.child(at, name) else { return Ok(None) };
+            let Some(entry) = self.child(at, name)? else { return Ok(None) };
             match self.follow(entry, read_link)? {
                 Some(dir) => at = dir,
                 None => return Ok(None),
             }
         }
-        Ok(self.child(at, last).filter(|entry| !self.is_whiteout(*entry)))
+        Ok(self.child(at, last)?.filter(|entry| !self.is_whiteout(*entry)))
     }
 
     /// Returns the entry with this number.
@@ -362,6 +432,15 @@ impl Tree {
     fn entry(&self, id: EntryId) -> &Entry {
         &self.entries[id as usize]
     }
+}
+
+/// Returns the hash of the place of an entry.
+fn hash_of(entries: &[Entry], names: &[u8], hasher: &RandomState, id: EntryId) -> u64 {
+    entries.get(id as usize).map_or(0, |entry| {
+        let start = entry.name as usize;
+        let end = start + usize::from(entry.name_len);
+        hasher.hash_one((entry.parent, names.get(start..end).unwrap_or_default()))
+    })
 }
 
 /// A part of a path that is still to be walked.
@@ -458,7 +537,7 @@ mod tests {
             tree.put(ROOT, b"name", link(target)).unwrap();
         }
         assert_eq!(tree.children(ROOT).count(), 1);
-        let entry = tree.child(ROOT, b"name").unwrap();
+        let entry = tree.child(ROOT, b"name").unwrap().unwrap();
         assert_eq!(tree.record(entry).unwrap().data, 2);
     }
 

@@ -170,7 +170,7 @@ impl Unpacker<'_> {
     /// A whiteout hides what lower layers have. What this layer has under the name stays; a
     /// directory no longer shows what lower ones have in it.
     fn add_whiteout(&mut self, dir: EntryId, name: &[u8]) -> Result<()> {
-        match self.tree.child(dir, name) {
+        match self.tree.child(dir, name)? {
             None => drop(self.tree.put_link(dir, name, WHITEOUT)?),
             Some(entry) if self.tree.is_dir(entry) => {
                 self.tree.update(entry, |record| record.flags |= f::FLAG_OPAQUE);
@@ -192,7 +192,7 @@ impl Unpacker<'_> {
             EntryKind::File(kind) => kind,
         };
         let mut record = self.record(entry, kind)?;
-        let existing = self.tree.child(dir, name);
+        let existing = self.tree.child(dir, name)?;
         match kind {
             Kind::Directory => {
                 if let Some(existing) = existing.filter(|existing| self.tree.is_dir(*existing)) {
@@ -242,7 +242,7 @@ impl Unpacker<'_> {
             Some(found) if self.tree.is_dir(found) => {
                 Err(entry.refuse("a hard link to a directory"))
             }
-            Some(found) if self.tree.child(dir, name) == Some(found) => Ok(()),
+            Some(found) if self.tree.child(dir, name)? == Some(found) => Ok(()),
             Some(found) => {
                 let inode = self.tree.inode_of(found);
                 self.tree.put_link(dir, name, inode).map(drop)

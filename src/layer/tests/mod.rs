@@ -127,10 +127,24 @@ fn merged(layers: &[Vec<u8>]) -> Result<(Chain, Vec<String>)> {
         objects.objects().extend(more);
     }
     let indexes: Vec<_> = layers.into_iter().map(|layer| layer.index).collect();
-    let index =
-        Index::open_verified(&merge(&indexes, Limits::NONE, tempfile::tempfile().unwrap())?)?;
+    let whole = merge(&indexes, Limits::NONE, tempfile::tempfile().unwrap())?;
+    let (_, below) = indexes.split_last().unwrap();
+    if !below.is_empty() {
+        let base = merge(below, Limits::NONE, tempfile::tempfile().unwrap())?;
+        let grown = Index::open_verified(&base)
+            .and_then(|base| merge_onto(base, &indexes, tempfile::tempfile().unwrap()));
+        assert!(bytes(&grown?) == bytes(&whole), "a chain that has grown is another one");
+    }
+    let index = Index::open_verified(&whole)?;
     let lines = list(&index);
     Ok((Chain::new(index, indexes, Arc::new(objects))?, lines))
+}
+
+fn bytes(mut file: &File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 /// Returns what the chain of these layers lists, without modes and owners.
