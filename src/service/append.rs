@@ -13,7 +13,7 @@ use crate::image::{History, Reference, fill_history};
 use crate::layer::{Kind, Unpacked, decompress, relocate};
 use crate::registry::public_url;
 use crate::service::browse::{Last, Tree};
-use crate::service::commit::{EMPTY_TAR, NewLayer, created, source_date_epoch};
+use crate::service::commit::{NewLayer, created, source_date_epoch};
 use crate::service::directory::DirectoryPacker;
 use crate::service::error::{Error, Result, io_error};
 use crate::service::{ImportSource, Strata};
@@ -57,11 +57,7 @@ impl Strata {
                 (self.append_path(path, request, &mut stage, epoch)?, shown)
             }
         };
-        let is_empty = unpacked.tar_len == EMPTY_TAR;
-        if !is_empty {
-            stage.publish_layer(&unpacked)?;
-        }
-        let layer = NewLayer { diff_id: unpacked.diff_id, tar_len: unpacked.tar_len, is_empty };
+        let layer = NewLayer::keep(&unpacked, &mut stage)?;
         let mut config = base.config.clone();
         let created = created(epoch);
         config.created = Some(created.clone());
@@ -72,7 +68,7 @@ impl Strata {
             created: Some(created),
             created_by: Some(format!("append {from}{to}")),
             comment: request.message.clone(),
-            empty_layer: is_empty,
+            empty_layer: layer.is_empty,
             ..History::default()
         });
         let layers = base.manifest.layers.clone();

@@ -16,7 +16,7 @@ use crate::layer::{Unpacked, unpack};
 use crate::service::error::{Error, Result};
 use crate::service::pack::{Packer, Target};
 use crate::service::{Event, Strata};
-use crate::store::{Claim, Container, Image, Ref, RefName, Stage};
+use crate::store::{Claim, Container, Image, NewImage, Ref, RefName, Stage};
 use crate::sys::Time;
 
 /// What to commit.
@@ -43,6 +43,26 @@ pub(crate) struct NewLayer {
     pub(crate) is_empty: bool,
 }
 
+impl NewLayer {
+    /// Lays a layer that was unpacked aside, to be published with its image.
+    pub(crate) fn keep(unpacked: &Unpacked, stage: &mut Stage) -> Result<Self> {
+        let (diff_id, tar_len) = (unpacked.diff_id, unpacked.tar_len);
+        let is_empty = tar_len == EMPTY_TAR;
+        if !is_empty {
+            stage.keep_layer(unpacked)?;
+        }
+        Ok(Self { diff_id, tar_len, is_empty })
+    }
+}
+
+/// What came of a commit.
+enum Committed {
+    /// The image with this id.
+    Image(Digest),
+    /// Nothing: this was changed meanwhile.
+    Changed(PathBuf),
+}
+
 /// How often changes are packed again because something has changed meanwhile.
 const TRIES: usize = 5;
 
@@ -51,7 +71,7 @@ pub(crate) const EMPTY_TAR: u64 = 1024;
 
 impl Strata {
     /// Makes an image of what a container has changed, and returns its id.
-    pub fn commit(&self, request: &CommitRequest) -> Result<crate::digest::Digest> {
+    pub fn commit(&self, request: &CommitRequest) -> Result<Digest> {
         let container = self.find_container(&request.container)?;
         let mut stage = self.store.stage()?;
         stage.claim(Claim::Image(container.manifest))?;
@@ -61,7 +81,6 @@ impl Strata {
         let created_by = config.config.cmd.clone().unwrap_or_default().join(" ");
         apply_changes(&request.changes, &mut config.config)?;
         let epoch = source_date_epoch()?;
-        let layer = self.commit_layer(&container, &base, &mut stage, epoch)?;
         let created = created(epoch);
         config.created = Some(created.clone());
         config.author = request.author.clone().or(config.author);
@@ -71,47 +90,50 @@ impl Strata {
             created_by: Some(created_by),
             author: request.author.clone(),
             comment: request.message.clone(),
-            empty_layer: layer.is_empty,
             ..History::default()
         });
-        self.add_image(
-            &mut stage,
-            base.manifest.layers.clone(),
-            config,
-            Some(layer),
-            request.reference.as_ref(),
-        )
-    }
-
-    /// Makes a layer of the changes of a container. Programs may be working in it: what is recorded is a
-    /// state in which nothing has changed while it was packed.
-    fn commit_layer(
-        &self,
-        container: &Container,
-        base: &Image,
-        stage: &mut Stage,
-        epoch: Option<Time>,
-    ) -> Result<NewLayer> {
         let mut changed = PathBuf::new();
         for _ in 0..TRIES {
-            let begun = self.settle(container, stage)?;
-            let unpacked = self.pack_changes(container, base, stage, epoch);
-            let Some(path) = self.store.changed_since(&container.id, begun)? else {
-                let unpacked = unpacked?;
-                let is_empty = unpacked.tar_len == EMPTY_TAR;
-                if !is_empty {
-                    stage.publish_layer(&unpacked)?;
-                }
-                let (diff_id, tar_len) = (unpacked.diff_id, unpacked.tar_len);
-                return Ok(NewLayer { diff_id, tar_len, is_empty });
-            };
-            if let Err(error) = unpacked {
-                tracing::debug!("{error}");
+            match self.commit_once(request, &container, &base, (&mut stage, epoch, &config))? {
+                Committed::Image(id) => return Ok(id),
+                Committed::Changed(path) => changed = path,
             }
             stage.discard_layer()?;
-            changed = path;
         }
-        Err(Error::KeepsChanging { name: container.name.clone(), path: changed })
+        Err(Error::KeepsChanging { name: container.name, path: changed })
+    }
+
+    /// Makes an image of the changes of a container. Programs may be working in it: what is recorded is a
+    /// state in which nothing has changed while it was packed.
+    fn commit_once(
+        &self,
+        request: &CommitRequest,
+        container: &Container,
+        base: &Image,
+        (stage, epoch, config): (&mut Stage, Option<Time>, &ImageConfig),
+    ) -> Result<Committed> {
+        let begun = self.settle(container, stage)?;
+        let mut changed = None;
+        let mut look = || {
+            changed = self.store.changed_since(&container.id, begun)?;
+            Ok(changed.is_none())
+        };
+        let unpacked = match self.pack_changes(container, base, stage, epoch) {
+            Ok(unpacked) => unpacked,
+            Err(error) => {
+                look()?;
+                tracing::debug!("{error}");
+                return changed.map(Committed::Changed).ok_or(error);
+            }
+        };
+        let layer = NewLayer::keep(&unpacked, stage)?;
+        let mut config = config.clone();
+        if let Some(last) = config.history.last_mut() {
+            last.empty_layer = layer.is_empty;
+        }
+        let (layers, name) = (base.manifest.layers.clone(), request.reference.as_ref());
+        let id = self.add_image_if(stage, layers, config, (Some(layer), name), look)?;
+        Ok(id.map_or_else(|| Committed::Changed(changed.unwrap_or_default()), Committed::Image))
     }
 
     /// Has the kernel hold nothing back of what was changed until now, and returns when that was.
@@ -178,16 +200,32 @@ impl Strata {
         })
     }
 
-    /// Puts an image into the store: its configuration, its manifest, its chain, its name.
+    /// Puts an image into the store: the layer, which was kept, its configuration, its manifest, its chain,
+    /// its name.
     pub(crate) fn add_image(
+        &self,
+        stage: &mut Stage,
+        layers: Vec<Descriptor>,
+        config: ImageConfig,
+        layer: Option<NewLayer>,
+        reference: Option<&Reference>,
+    ) -> Result<Digest> {
+        let id = self.add_image_if(stage, layers, config, (layer, reference), || Ok(true))?;
+        Ok(id.expect("there was reason to"))
+    }
+
+    /// Does the same if there is reason to when all is ready; else nothing is in the store, and none is
+    /// returned.
+    fn add_image_if(
         &self,
         stage: &mut Stage,
         mut layers: Vec<Descriptor>,
         mut config: ImageConfig,
-        layer: Option<NewLayer>,
-        reference: Option<&Reference>,
-    ) -> Result<crate::digest::Digest> {
-        if let Some(layer) = layer.filter(|layer| !layer.is_empty) {
+        (layer, reference): (Option<NewLayer>, Option<&Reference>),
+        go_on: impl FnOnce() -> crate::store::Result<bool> + Send,
+    ) -> Result<Option<Digest>> {
+        let layer = layer.filter(|layer| !layer.is_empty);
+        if let Some(layer) = layer {
             config.rootfs.diff_ids.push(layer.diff_id);
             layers.push(Descriptor::new(OCI_LAYER, layer.diff_id.0, layer.tar_len));
         }
@@ -197,22 +235,25 @@ impl Strata {
                 media_type.clone_into(&mut descriptor.media_type);
             }
         }
-        stage
-            .publish_chain(&config.rootfs.diff_ids)
-            .map_err(|error| Error::merging("the new image", error))?;
         let bytes = config.to_bytes();
         let id = Digest::of(&bytes);
         let descriptor = Descriptor::new(OCI_CONFIG, id, bytes.len() as u64);
         let manifest_bytes = Manifest::new(OCI_MANIFEST, descriptor, layers).to_bytes();
         let manifest = Digest::of(&manifest_bytes);
-        stage.publish_blobs(&[&bytes, &manifest_bytes])?;
         let name = match reference {
             Some(reference) => RefName::Named(reference.tag_or_latest()),
             None => RefName::Untagged(manifest),
         };
-        let to = Ref { manifest, target: None, updated: jiff::Timestamp::now() };
-        self.store.set_reference(&name, &to)?;
-        Ok(id)
+        let image = NewImage {
+            layers: &layer.map(|layer| layer.diff_id).into_iter().collect::<Vec<_>>(),
+            chain: &config.rootfs.diff_ids,
+            blobs: &[&bytes, &manifest_bytes],
+            name: &name,
+            to: &Ref { manifest, target: None, updated: jiff::Timestamp::now() },
+        };
+        let published = stage.publish_image(&image, go_on);
+        let is_published = published.map_err(|error| Error::merging("the new image", error))?;
+        Ok(is_published.then_some(id))
     }
 }
 

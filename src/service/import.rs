@@ -88,7 +88,6 @@ impl Strata {
                 (self.import_path(path, &mut stage, epoch)?, path.display().to_string())
             }
         };
-        stage.publish_layer(&unpacked)?;
         let created = created(epoch);
         config.created = Some(created.clone());
         let comment = request.message.clone().unwrap_or_else(|| format!("Imported from {from}"));
@@ -97,8 +96,10 @@ impl Strata {
             comment: Some(comment),
             ..History::default()
         });
+        // Also an image of nothing has a layer.
         let layer =
             NewLayer { diff_id: unpacked.diff_id, tar_len: unpacked.tar_len, is_empty: false };
+        stage.keep_layer(&unpacked)?;
         self.add_image(&mut stage, Vec::new(), config, Some(layer), request.reference.as_ref())
     }
 

@@ -17,7 +17,7 @@ use crate::registry::RawManifest;
 use crate::service::error::{Error, Result};
 use crate::service::pipeline::{Counted, ReadAhead};
 use crate::service::{Event, LayerState, Strata};
-use crate::store::{Claim, Download, Ref, RefName, Stage, in_parallel, read_limited};
+use crate::store::{Claim, Download, NewImage, Ref, RefName, Stage, in_parallel, read_limited};
 
 /// How many layers are fetched at once.
 const LAYERS_AT_ONCE: usize = 3;
@@ -315,14 +315,6 @@ impl Strata {
         documents: &Documents,
         stage: &mut Stage,
     ) -> Result<bool> {
-        stage
-            .publish_chain(&documents.config.rootfs.diff_ids)
-            .map_err(|error| Error::merging(&reference.familiar(), error))?;
-        stage.publish_blobs(&[
-            &documents.config_bytes,
-            &documents.manifest_bytes,
-            &documents.target.bytes,
-        ])?;
         let name = RefName::Named(reference.clone());
         let before = self.store.readable_reference(&name)?;
         let to = Ref {
@@ -330,7 +322,15 @@ impl Strata {
             target: Some(documents.target.digest),
             updated: jiff::Timestamp::now(),
         };
-        self.store.set_reference(&name, &to)?;
+        let image = NewImage {
+            layers: &[],
+            chain: &documents.config.rootfs.diff_ids,
+            blobs: &[&documents.config_bytes, &documents.manifest_bytes, &documents.target.bytes],
+            name: &name,
+            to: &to,
+        };
+        let published = stage.publish_image(&image, || Ok(true));
+        published.map_err(|error| Error::merging(&reference.familiar(), error))?;
         Ok(before.is_none_or(|before| before.manifest != to.manifest))
     }
 

@@ -11,7 +11,7 @@ use crate::image::{History, Reference, fill_history};
 use crate::layer::{Kind, Unpacked};
 use crate::overlay::{Attr, Ino, Overlay};
 use crate::service::Strata;
-use crate::service::commit::{EMPTY_TAR, NewLayer, created, source_date_epoch};
+use crate::service::commit::{NewLayer, created, source_date_epoch};
 use crate::service::compare::{Difference, compare};
 use crate::service::error::{Error, Result};
 use crate::service::pack::{Packer, Target};
@@ -45,11 +45,7 @@ impl Strata {
             return Err(Error::NothingToSquash { image: request.image.clone(), layer: kept });
         }
         let unpacked = self.squash_layers(&base, kept, &mut stage)?;
-        let is_empty = unpacked.tar_len == EMPTY_TAR;
-        if !is_empty {
-            stage.publish_layer(&unpacked)?;
-        }
-        let layer = NewLayer { diff_id: unpacked.diff_id, tar_len: unpacked.tar_len, is_empty };
+        let layer = NewLayer::keep(&unpacked, &mut stage)?;
         let mut config = base.config.clone();
         config.rootfs.diff_ids.truncate(kept);
         let created = created(source_date_epoch()?);
@@ -63,7 +59,7 @@ impl Strata {
                 1 => format!("squash of layer {count}"),
                 _ => format!("squash of layers {} to {count}", kept + 1),
             }),
-            empty_layer: is_empty,
+            empty_layer: layer.is_empty,
             ..History::default()
         });
         let layers = base.manifest.layers.iter().take(kept).cloned().collect();

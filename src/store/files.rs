@@ -96,6 +96,15 @@ pub(crate) fn sync_each(paths: &[PathBuf]) -> Result<()> {
     in_parallel(paths, SYNCS_AT_ONCE, |path| sync_dir(path)).map(drop)
 }
 
+/// Makes the names in directories durable. One that somebody has removed has none.
+pub(crate) fn sync_dirs(paths: &[PathBuf]) -> Result<()> {
+    let sync = |path: &PathBuf| match sync_dir(path) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    in_parallel(paths, SYNCS_AT_ONCE, sync).map(drop)
+}
+
 /// Whether what is written has to be there after a crash of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durable {
@@ -178,6 +187,15 @@ fn make_durable_dir(path: &Path) -> io::Result<()> {
         other => other?,
     }
     File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
+/// Makes the directories below `root` that lead to a file, and returns those in which they have their
+/// names: these are not on the disk yet, whoever has made them.
+pub(crate) fn make_dirs_above(root: &Path, path: &Path) -> Result<Vec<PathBuf>> {
+    let dir = path.parent().unwrap_or(path);
+    ensure_dir(dir)?;
+    let above = dir.ancestors().skip(1).take_while(|above| above.starts_with(root));
+    Ok(above.map(Path::to_owned).collect())
 }
 
 /// Reads a file; none when there is no such file.

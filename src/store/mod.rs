@@ -37,6 +37,8 @@ mod record;
 mod refs;
 mod snapshots;
 mod stage;
+#[cfg(test)]
+mod stage_tests;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -64,7 +66,7 @@ pub(crate) use parallel::in_parallel;
 pub use reclaim::Reclaim;
 pub use refs::{Ref, RefName};
 pub use snapshots::{Snapshot, SnapshotLock};
-pub use stage::Stage;
+pub use stage::{NewImage, Stage};
 pub use usage::Footprint;
 pub(crate) use walk::walk;
 

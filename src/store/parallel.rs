@@ -14,23 +14,26 @@ pub(crate) fn in_parallel<T: Sync, R: Send, E: Send>(
     let next = AtomicUsize::new(0);
     let results: Vec<_> = items.iter().map(|_| Mutex::new(None)).collect();
     let failed = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..at_once.min(items.len()) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(at) else { return };
-                    match work(item) {
-                        Ok(result) => *results[at].lock() = Some(result),
-                        Err(error) => {
-                            failed.lock().get_or_insert(error);
-                            next.store(items.len(), Ordering::Relaxed);
-                            return;
-                        }
-                    }
+    let worker = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { return };
+            match work(item) {
+                Ok(result) => *results[at].lock() = Some(result),
+                Err(error) => {
+                    failed.lock().get_or_insert(error);
+                    next.store(items.len(), Ordering::Relaxed);
+                    return;
                 }
-            });
+            }
         }
+    };
+    std::thread::scope(|scope| {
+        // Who asks works too: of one item, a thread would be most of what it costs.
+        for _ in 1..at_once.min(items.len()) {
+            scope.spawn(worker);
+        }
+        worker();
     });
     match failed.into_inner() {
         Some(error) => Err(error),

@@ -56,11 +56,23 @@ impl Store {
 
     /// Sets a reference. An image that loses its last name by this becomes untagged.
     pub fn set_reference(&self, name: &RefName, to: &Ref) -> Result<()> {
+        self.set_reference_as(name, to, |path| {
+            replace(&self.layout().staging(), path, &record::encode(to))
+        })
+    }
+
+    /// Sets a reference; its file is put in its place by `put`.
+    pub(crate) fn set_reference_as(
+        &self,
+        name: &RefName,
+        to: &Ref,
+        put: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
         let old = self.readable_reference(name)?;
         if let Some(old) = old.filter(|old| old.manifest != to.manifest) {
             self.keep_untagged(name, &old)?;
         }
-        replace(&self.layout().staging(), &self.ref_path(name), &record::encode(to))?;
+        put(&self.ref_path(name))?;
         if matches!(name, RefName::Named(_)) {
             remove_if_exists(&self.ref_path(&RefName::Untagged(to.manifest)))?;
         }

@@ -17,23 +17,27 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{ChainId, DiffId, Digest};
-use crate::layer::{Index, LayerFiles, Limits, ObjectSink, Unpacked, merge};
-use crate::store::Store;
+use crate::layer::{Index, LayerFiles, Limits, ObjectSink, Unpacked, merge, merge_onto};
 use crate::store::error::{Error, Result, io_error, layer_error};
 use crate::store::files::{
-    create_new, remove_if_exists, rename_into, rename_over, sync_dir, sync_each,
+    create_new, make_dirs_above, remove_if_exists, rename_into, rename_over, sync_dir, sync_dirs,
+    sync_each,
 };
+use crate::store::images::Reading;
 use crate::store::layout::set_apart;
 use crate::store::lease::{Claim, Lease};
+use crate::store::{Ref, RefName, Store, record};
 use crate::sys::{self, Time};
 
 /// Up to this many files are made durable one by one; more at once with all that the file system
 /// holds, which is what costs least from there on.
 const SYNC_SINGLY: usize = 32;
 
-// The files of the layer that is being made, in the directory of the stage.
+// Files in the directory of the stage; the first two are those of the layer that is being made.
 const INDEX: &str = "index";
 const RECIPE: &str = "recipe";
+const CHAIN: &str = "chain";
+const REFERENCE: &str = "reference";
 const CLOCK: &str = "clock";
 
 /// From this size on an object is on its way to the disk as soon as it is written. Many smaller ones go
@@ -133,36 +137,11 @@ impl Stage {
 
     /// Publishes layers that were kept, and their objects, with one barrier for all.
     pub fn publish_layers(&mut self, layers: &[DiffId]) -> Result<()> {
-        let mut needed = BTreeSet::new();
-        for layer in layers {
-            self.lease.claim(Claim::Layer(layer.0))?;
-            let [path, _] = self.kept(*layer);
-            let file = File::open(&path).map_err(io_error("open", &path))?;
-            let index = Index::open(&file).map_err(layer_error(&path))?;
-            for number in 0..index.object_count() as u64 {
-                needed.insert(index.object(number).map_err(layer_error(&path))?.0);
-            }
-        }
-        let (staged, found): (Vec<_>, Vec<_>) =
-            needed.into_iter().partition(|digest| self.staged.contains(digest));
-        let files: Vec<_> = layers.iter().flat_map(|layer| self.kept(*layer)).collect();
-        self.make_durable(&files, &staged)?;
-        self.publish_objects(&staged, &found)?;
-        let layout = self.store.layout();
-        for layer in layers {
-            let [index, recipe] = self.kept(*layer);
-            // The recipe first: whoever sees the index has both.
-            rename_over(&self.dir, &recipe, &layout.layer_recipe(*layer))?;
-            rename_over(&self.dir, &index, &layout.layer_index(*layer))?;
-        }
-        sync_dir(&layout.layers())?;
-        for layer in layers {
-            // It is back.
-            for path in [layout.layer_index(*layer), layout.layer_recipe(*layer)] {
-                remove_if_exists(&set_apart(&path))?;
-            }
-        }
-        Ok(())
+        let (files, objects) = self.prepare_layers(layers)?;
+        self.make_durable(&files, &objects.staged)?;
+        self.publish_objects(&objects)?;
+        self.name(&files)?;
+        sync_dir(&self.store.layout().layers())
     }
 
     /// Makes durable that layers are in the store which somebody else has published, perhaps just now.
@@ -173,21 +152,9 @@ impl Stage {
     /// Merges layers that are in the store, and publishes the chain. One that is there and sound is left
     /// as it is.
     pub fn publish_chain(&mut self, layers: &[DiffId]) -> Result<()> {
-        let chain = ChainId::of(layers);
-        self.lease.claim(Claim::Chain(chain.0))?;
-        match self.store.verified_chain(chain) {
-            Ok(true) => return sync_dir(&self.store.layout().chains()),
-            Ok(false) => {}
-            Err(error) => tracing::warn!("{error}; it is made again"),
-        }
-        let indexes: Vec<Index> =
-            layers.iter().map(|layer| self.store.layer(*layer)).collect::<Result<_>>()?;
-        let path = self.dir.join("chain");
-        let file = create_new(&path, 0o444)?;
-        let file = merge(&indexes, self.limits, file).map_err(layer_error(&path))?;
-        file.sync_all().map_err(io_error("sync", &path))?;
-        rename_over(&self.dir, &path, &self.store.layout().chain(chain))?;
-        sync_dir(&self.store.layout().chains())
+        self.claim(Claim::Chain(ChainId::of(layers).0))?;
+        let made = self.make_chain(layers)?;
+        self.publish_made_chain(made)
     }
 
     /// Publishes a blob: a manifest or a configuration.
@@ -198,29 +165,175 @@ impl Stage {
 
     /// Publishes blobs, with one barrier for all.
     pub fn publish_blobs(&mut self, blobs: &[&[u8]]) -> Result<()> {
-        let mut made: Vec<(PathBuf, PathBuf)> = Vec::new();
+        self.claim_blobs(blobs)?;
+        let files = self.make_blobs(blobs)?;
+        self.make_durable(&files, &[])?;
+        self.name(&files)?;
+        sync_dir(&self.store.layout().blobs())
+    }
+
+    /// Publishes all of an image. What does not need each other is made durable at the same time: the layers
+    /// while the chain is merged, then the chain and its name, beside all else; the reference last.
+    ///
+    /// Whether there is still reason to is asked while the files are made. Nothing has got its name if
+    /// not; the image is not published then, which is told, and what was kept has to be made again.
+    pub fn publish_image(
+        &mut self,
+        image: &NewImage<'_>,
+        go_on: impl FnOnce() -> Result<bool> + Send,
+    ) -> Result<bool> {
+        let (mut files, objects) = self.prepare_layers(image.layers)?;
+        self.claim(Claim::Chain(ChainId::of(image.chain).0))?;
+        self.claim_blobs(image.blobs)?;
+        let stage = &*self;
+        let (go_on, made) = std::thread::scope(|scope| {
+            let go_on = scope.spawn(go_on);
+            let synced = scope.spawn(|| stage.make_durable(&files, &objects.staged));
+            let made = stage.make_chain(image.chain);
+            (joined(go_on), joined(synced).and(made))
+        });
+        if !go_on? {
+            return Ok(false);
+        }
+        let chain = made?;
+        let blobs = self.make_blobs(image.blobs)?;
+        let reference =
+            Staged { from: self.dir.join(REFERENCE), to: self.store.ref_path(image.name) };
+        write_new(&reference.from, &record::encode(image.to))?;
+        let stage = &*self;
+        std::thread::scope(|scope| {
+            let chain = scope.spawn(|| stage.publish_made_chain(chain));
+            let written = [&blobs[..], std::slice::from_ref(&reference)].concat();
+            files.extend(blobs);
+            let others = stage.make_durable(&written, &[]);
+            let others = others.and_then(|()| stage.name_all(&files, &objects, &reference.to));
+            joined(chain).and(others)
+        })?;
+        self.forget_staged(&objects);
+        self.store.set_reference_as(image.name, image.to, |path| {
+            rename_into(&self.dir, &reference.from, path)?;
+            sync_dir(path.parent().unwrap_or(path))
+        })?;
+        Ok(true)
+    }
+
+    /// Names the objects of an image, then its other files, and makes the directories on the way to its
+    /// reference; all of it durable.
+    fn name_all(&self, files: &[Staged], objects: &LayerObjects, reference: &Path) -> Result<()> {
+        let layout = self.store.layout();
+        let above = make_dirs_above(&layout.refs(), reference)?;
+        let mut dirs = vec![layout.blobs(), layout.layers()];
+        if objects.staged.is_empty() && objects.found.is_empty() {
+            dirs.extend(above);
+        } else {
+            self.name_objects(objects, &above)?;
+        }
+        self.name(files)?;
+        sync_dirs(&dirs)
+    }
+
+    /// Makes a chain durable, if it was made, and its name, whoever has made it.
+    fn publish_made_chain(&self, made: Option<Staged>) -> Result<()> {
+        let files: Vec<_> = made.into_iter().collect();
+        self.make_durable(&files, &[])?;
+        self.name(&files)?;
+        sync_dir(&self.store.layout().chains())
+    }
+
+    /// Claims layers that were kept, and returns their files, and their objects.
+    fn prepare_layers(&mut self, layers: &[DiffId]) -> Result<(Vec<Staged>, LayerObjects)> {
+        let mut needed = BTreeSet::new();
+        let mut files = Vec::new();
+        for layer in layers {
+            self.lease.claim(Claim::Layer(layer.0))?;
+            let [index, recipe] = self.kept(*layer);
+            let opened = open_kept(&index)?;
+            for number in 0..opened.object_count() as u64 {
+                needed.insert(opened.object(number).map_err(layer_error(&index))?.0);
+            }
+            let layout = self.store.layout();
+            // The recipe first: whoever sees the index has both.
+            files.push(Staged { from: recipe, to: layout.layer_recipe(*layer) });
+            files.push(Staged { from: index, to: layout.layer_index(*layer) });
+        }
+        let (staged, found) = needed.into_iter().partition(|digest| self.staged.contains(digest));
+        Ok((files, LayerObjects { staged, found }))
+    }
+
+    /// Merges a chain if it is not there. Layers that were kept need not be published.
+    fn make_chain(&self, layers: &[DiffId]) -> Result<Option<Staged>> {
+        let chain = ChainId::of(layers);
+        match self.store.verified_chain(chain) {
+            Ok(true) => return Ok(None),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("{error}; it is made again"),
+        }
+        let indexes: Vec<Index> =
+            layers.iter().map(|layer| self.layer(*layer)).collect::<Result<_>>()?;
+        let from = self.dir.join(CHAIN);
+        remove_if_exists(&from)?;
+        let file = create_new(&from, 0o444)?;
+        let merged = match self.base_of(layers) {
+            Some(base) => merge_onto(base, &indexes, file),
+            None => merge(&indexes, self.limits, file),
+        };
+        merged.map_err(layer_error(&from))?;
+        Ok(Some(Staged { from, to: self.store.layout().chain(chain) }))
+    }
+
+    /// Opens the index of a layer, of one that was kept too.
+    fn layer(&self, layer: DiffId) -> Result<Index> {
+        let [index, _] = self.kept(layer);
+        if index.exists() { open_kept(&index) } else { self.store.layer(layer) }
+    }
+
+    /// Opens the chain of all but the last of these layers, if it is there and sound, and does not have to
+    /// be counted against limits.
+    fn base_of(&self, layers: &[DiffId]) -> Option<Index> {
+        let (_, below) = layers.split_last()?;
+        if below.is_empty() || self.limits != Limits::NONE {
+            return None;
+        }
+        match self.store.chain_index(ChainId::of(below), Reading::Whole) {
+            Ok(base) => base,
+            Err(error) => {
+                tracing::warn!("{error}; its layers are merged");
+                None
+            }
+        }
+    }
+
+    fn claim_blobs(&mut self, blobs: &[&[u8]]) -> Result<()> {
+        blobs.iter().try_for_each(|bytes| self.claim(Claim::Blob(Digest::of(bytes))))
+    }
+
+    /// Writes blobs that are not there.
+    fn make_blobs(&self, blobs: &[&[u8]]) -> Result<Vec<Staged>> {
+        let mut made: Vec<Staged> = Vec::new();
         for bytes in blobs {
             let digest = Digest::of(bytes);
-            self.lease.claim(Claim::Blob(digest))?;
-            let path = self.store.layout().blob(digest);
-            let is_there = matches!(fs::read(&path), Ok(found) if found == *bytes);
-            if is_there || made.iter().any(|(_, other)| *other == path) {
+            let to = self.store.layout().blob(digest);
+            let is_there = matches!(fs::read(&to), Ok(found) if found == *bytes);
+            if is_there || made.iter().any(|other| other.to == to) {
                 continue;
             }
-            let staged = self.dir.join(format!("blob-{}", digest.hex()));
-            // One that could not be written whole before is begun again.
-            remove_if_exists(&staged)?;
-            let mut file = create_new(&staged, 0o644)?;
-            file.write_all(bytes).map_err(io_error("write", &staged))?;
-            made.push((staged, path));
+            let from = self.dir.join(format!("blob-{}", digest.hex()));
+            write_new(&from, bytes)?;
+            made.push(Staged { from, to });
         }
-        let staged: Vec<_> = made.iter().map(|(staged, _)| staged.clone()).collect();
-        sync_each(&staged)?;
-        for (staged, path) in &made {
-            rename_into(&self.dir, staged, path)?;
-            remove_if_exists(&set_apart(path))?;
+        Ok(made)
+    }
+
+    /// Gives files that are durable their names, in their order.
+    fn name(&self, files: &[Staged]) -> Result<()> {
+        for Staged { from, to } in files {
+            rename_into(&self.dir, from, to)?;
         }
-        sync_dir(&self.store.layout().blobs())
+        for Staged { to, .. } in files {
+            // It is back.
+            remove_if_exists(&set_apart(to))?;
+        }
+        Ok(())
     }
 
     /// Publishes an object, whose bytes hash to its name. One that is damaged is replaced.
@@ -228,34 +341,47 @@ impl Stage {
         self.put_object(digest, bytes)?;
         if self.staged.contains(&digest) {
             self.make_durable(&[], &[digest])?;
-            self.publish_objects(&[digest], &[])?;
+            let objects = LayerObjects { staged: vec![digest], found: Vec::new() };
+            self.publish_objects(&objects)?;
         }
         Ok(())
     }
 
-    /// Makes files of layers, and objects, durable.
-    fn make_durable(&self, files: &[PathBuf], staged: &[Digest]) -> Result<()> {
+    /// Makes files, and objects, durable.
+    fn make_durable(&self, files: &[Staged], staged: &[Digest]) -> Result<()> {
         if files.len() + staged.len() > SYNC_SINGLY {
             let dir = File::open(&self.dir).map_err(io_error("open", &self.dir))?;
             return Ok(sys::sync_fs(&dir)?);
         }
         let objects = staged.iter().map(|digest| self.staged_object(*digest));
-        sync_each(&files.iter().cloned().chain(objects).collect::<Vec<_>>())
+        sync_each(&files.iter().map(|file| file.from.clone()).chain(objects).collect::<Vec<_>>())
     }
 
-    /// Gives staged objects their names, and makes the names durable.
-    fn publish_objects(&mut self, staged: &[Digest], found: &[Digest]) -> Result<()> {
+    /// Publishes objects that are durable.
+    fn publish_objects(&mut self, objects: &LayerObjects) -> Result<()> {
+        self.name_objects(objects, &[])?;
+        self.forget_staged(objects);
+        Ok(())
+    }
+
+    fn forget_staged(&mut self, objects: &LayerObjects) {
+        for digest in &objects.staged {
+            self.staged.remove(digest);
+        }
+    }
+
+    /// Gives staged objects their names, and makes the names durable, with those in other directories.
+    fn name_objects(&self, objects: &LayerObjects, others: &[PathBuf]) -> Result<()> {
         let layout = self.store.layout();
-        let mut shards = BTreeSet::new();
-        for digest in staged {
+        let mut shards: BTreeSet<PathBuf> = others.iter().cloned().collect();
+        for digest in &objects.staged {
             let path = layout.object(*digest);
             rename_over(&self.dir, &self.staged_object(*digest), &path)?;
             remove_if_exists(&set_apart(&path))?;
-            self.staged.remove(digest);
             shards.extend(path.parent().map(Path::to_owned));
         }
         // Those that were found are claimed, so the collector has brought back what it had moved.
-        for digest in found {
+        for digest in &objects.found {
             let path = layout.object(*digest);
             if !path.exists() && !self.store.bring_back(*digest)? {
                 return Err(Error::ObjectVanished(*digest));
@@ -267,7 +393,7 @@ impl Stage {
             let dir = File::open(layout.objects()).map_err(io_error("open", &layout.objects()))?;
             sys::sync_fs(&dir)?;
         } else {
-            sync_each(&shards.into_iter().collect::<Vec<_>>())?;
+            sync_dirs(&shards.into_iter().collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -343,6 +469,37 @@ impl Stage {
     }
 }
 
+/// An image that is to be published, with its name.
+#[derive(Clone, Copy, Debug)]
+pub struct NewImage<'a> {
+    /// Those of its layers that were kept and are not published.
+    pub layers: &'a [DiffId],
+    /// All its layers, bottom first.
+    pub chain: &'a [DiffId],
+    /// Its configuration, its manifest, the index that the manifest was chosen from.
+    pub blobs: &'a [&'a [u8]],
+    /// Its name.
+    pub name: &'a RefName,
+    /// Where the name leads.
+    pub to: &'a Ref,
+}
+
+/// A file in the stage, and the name that it is to get.
+#[derive(Clone, Debug)]
+struct Staged {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+/// The objects of layers.
+#[derive(Debug)]
+struct LayerObjects {
+    /// Those in the stage.
+    staged: Vec<Digest>,
+    /// Those that are in the store.
+    found: Vec<Digest>,
+}
+
 impl ObjectSink for Stage {
     fn limits(&self) -> Limits {
         self.limits
@@ -372,6 +529,22 @@ impl Drop for Stage {
             tracing::debug!("{}: {error}", self.dir.display());
         }
     }
+}
+
+/// Waits for a thread.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Writes a file of the stage. One that could not be written whole before is begun again.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    remove_if_exists(path)?;
+    create_new(path, 0o644)?.write_all(bytes).map_err(io_error("write", path))
+}
+
+fn open_kept(path: &Path) -> Result<Index> {
+    let file = File::open(path).map_err(io_error("open", path))?;
+    Index::open(&file).map_err(layer_error(path))
 }
 
 /// Has the disk busy with an object while the next ones are made. The barrier waits for what is left, and
