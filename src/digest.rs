@@ -210,7 +210,7 @@ impl fmt::Debug for Hasher {
 }
 
 /// Most bytes in which [`mend_one_bit`] looks for a wrong bit: it takes a second or so.
-pub const MEND_MAX_BYTES: usize = 16 * 1024;
+pub const MEND_MAX_BYTES: usize = 24 * 1024;
 
 /// Turns the one bit back without which bytes do not hash to what they should; tells whether there is
 /// such a bit, or nothing is wrong. More than [`MEND_MAX_BYTES`] bytes are not looked through.

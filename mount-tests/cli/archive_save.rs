@@ -16,7 +16,7 @@ fn make_images(session: &Session) {
     let image = session.dir("image");
     session.who.act(|| {
         script(
-            "mkdir -p etc opt gone && echo base > etc/name && head -c 9000 /dev/urandom > opt/data
+            "mkdir -p etc opt gone && echo base > etc/name && head -c 19000 /dev/urandom > opt/data
              ln opt/data opt/again && ln -s data opt/link && echo bye > gone/file
              chmod 4750 opt/data && setfattr -n user.note -v x etc/name",
             &image,

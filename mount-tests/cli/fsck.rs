@@ -474,7 +474,7 @@ fn a_file_of_a_snapshot_is_found_and_taken_from_elsewhere() {
 #[test]
 fn a_bit_that_is_turned_back_is_seen_by_the_next_who_opens_the_file() {
     let session = Session::new(Who::User);
-    let content = vec![b'x'; 6000];
+    let content = vec![b'x'; 20_000];
     fs::write(session.dir("tree").join("file"), &content).unwrap();
     session.run(&["import", "tree", "demo:1"]);
     let target = session.dir("mnt");

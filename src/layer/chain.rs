@@ -30,7 +30,7 @@ pub enum Verify {
     Always,
 }
 
-/// Opens the contents of files over 4 KiB.
+/// Opens the contents of files that are not in the index.
 pub trait ObjectSource: Send + Sync {
     /// Opens an object for reading. A source that checks contents does it before this returns: what it
     /// hands out may be read past this process.

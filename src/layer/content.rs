@@ -1,4 +1,4 @@
-//! Where the contents of a layer's files go: into the index up to 4 KiB, else into objects.
+//! Where the contents of a layer's files go: small ones into the index, others into objects.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,8 +17,13 @@ const BUFFER_MAX: u64 = 1 << 20;
 /// Bytes moved at once for larger ones.
 const CHUNK: usize = 128 * 1024;
 
-/// Takes the contents of files over 4 KiB.
+/// Takes the contents of files that are not kept in the index.
 pub trait ObjectSink {
+    /// Returns up to which size a content is kept in the index, in bytes.
+    fn inline_max(&self) -> u64 {
+        INLINE_MAX
+    }
+
     /// Returns how much of one layer is taken.
     fn limits(&self) -> Limits {
         Limits::NONE
@@ -95,7 +100,7 @@ impl<'a> Contents<'a> {
             let len = usize::try_from(piece.len).unwrap_or(0);
             read(bytes.get_mut(start..start + len).unwrap_or_default())?;
         }
-        let stored = if size <= INLINE_MAX {
+        let stored = if size <= self.sink.inline_max() {
             Stored::Inline(index.heap(&bytes)?)
         } else {
             let digest = Digest::of(&bytes);

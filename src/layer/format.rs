@@ -96,8 +96,8 @@ pub enum IndexKind {
     Chain = 2,
 }
 
-/// Files up to this size are kept in the heap, larger ones as objects.
-pub const INLINE_MAX: u64 = 4096;
+/// Files up to this size are kept in the heap of a new store's layers, larger ones as objects.
+pub const INLINE_MAX: u64 = 16 << 10;
 
 // An inode.
 pub(crate) const INODE_BYTES: usize = 64;

@@ -51,6 +51,11 @@ impl Memory {
 }
 
 impl ObjectSink for Memory {
+    /// Little, so that small tars have objects too.
+    fn inline_max(&self) -> u64 {
+        4096
+    }
+
     fn limits(&self) -> Limits {
         self.limits
     }

@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::{ImageConfig, Manifest, Parsed};
-use crate::layer::{Chain, Index, ObjectSource, TarStream, Verify, verify_recipe};
+use crate::layer::{Chain, INLINE_MAX, Index, ObjectSource, TarStream, Verify, verify_recipe};
 use crate::store::error::{Error, Result, io_error, layer_error};
-use crate::store::files::{open_if_exists, replace};
+use crate::store::files::{list, open_if_exists, replace};
 use crate::store::layout::set_apart;
 use crate::store::objects::open_or_trashed;
 use crate::store::refs::readable;
 use crate::store::verified::Verified;
-use crate::store::{RefName, Store, record};
+use crate::store::{INLINE_MAX_WITHOUT, RefName, Store, record};
 use crate::sys;
 
 /// An image of the store.
@@ -205,6 +205,20 @@ impl Store {
         };
         let is_it = |number| index.object(number).is_ok_and(|(digest, _)| digest == object);
         (0..index.object_count() as u64).any(is_it)
+    }
+
+    /// Returns up to which size contents are in indexes, told from what the layers have as objects.
+    pub(crate) fn inline_max_of_layers(&self) -> u64 {
+        let names = list(&self.layout().layers()).unwrap_or_default();
+        let mut ids =
+            names.iter().filter_map(|name| Digest::from_hex(name.strip_suffix(".idx")?).ok());
+        let has_small = |id| {
+            self.layer(DiffId(id)).is_ok_and(|index| {
+                (0..index.object_count() as u64)
+                    .any(|number| index.object(number).is_ok_and(|(_, size)| size <= INLINE_MAX))
+            })
+        };
+        if ids.any(has_small) { INLINE_MAX_WITHOUT } else { INLINE_MAX }
     }
 
     /// Reads the index of a chain to its end; tells whether it is there.

@@ -3,7 +3,7 @@
 //! ```text
 //! FORMAT                    version and features; what is not understood is refused
 //! blobs/sha256/<hex>        manifests, indexes, configurations
-//! objects/<xx>/<hex>        contents of files over 4 KiB
+//! objects/<xx>/<hex>        contents of files over 16 KiB
 //! layers/<hex>.idx          a layer's index     (the room `layer` writes and reads these)
 //! layers/<hex>.tar          the recipe of its tar
 //! layers/<hex>.src          its compressed forms, and which registries have them
@@ -70,6 +70,7 @@ pub use stage::{NewImage, Stage};
 pub use usage::Footprint;
 pub(crate) use walk::walk;
 
+use crate::layer::INLINE_MAX;
 use crate::store::error::io_error;
 use crate::store::files::{ensure_dir, read_if_exists, replace};
 use crate::store::layout::{DIRECTORIES, Layout};
@@ -101,6 +102,24 @@ struct Format {
 
 const FORMAT_NAME: &str = "strata-store";
 
+/// What a store says in `ro_compat` whose layers have contents up to 16 KiB in their indexes; those of
+/// others have them up to 4 KiB. It is one number for the whole store, because a chain says where contents
+/// are in layers: a layer that is made again must have them in the same place.
+const INLINE_16K: &str = "inline-16k";
+/// Up to this size contents are in the indexes of a store that does not say so, in bytes.
+const INLINE_MAX_WITHOUT: u64 = 4096;
+
+impl Format {
+    /// Returns up to which size contents are in indexes, in bytes.
+    fn inline_max(&self) -> u64 {
+        if self.ro_compat.iter().any(|name| name == INLINE_16K) {
+            INLINE_MAX
+        } else {
+            INLINE_MAX_WITHOUT
+        }
+    }
+}
+
 /// A store on disk. Cheap to clone; all processes of a user may have it open at once.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -111,6 +130,8 @@ pub struct Store {
     downloads: Arc<Mutex<BTreeSet<PathBuf>>>,
     /// What dead processes have left was looked for.
     has_swept: Arc<AtomicBool>,
+    /// Up to which size contents are in indexes, in bytes.
+    inline_max: u64,
 }
 
 impl Store {
@@ -122,10 +143,12 @@ impl Store {
     /// [`Error::NotAStore`] when the directory holds something else, [`Error::UnknownFormat`] when
     /// a newer program has made it, [`Error::OlderInUse`] while an older one uses it.
     pub fn open(root: &Path) -> Result<Self> {
-        let store = Self::at(root);
+        let mut store = Self::at(root);
         match read_if_exists(&store.layout.format())? {
             Some(bytes) => {
-                if check_format(root, &bytes)? != VERSION {
+                let format = check_format(root, &bytes)?;
+                store.inline_max = format.inline_max();
+                if format.version != VERSION {
                     upgrade::upgrade(&store)?;
                 }
                 warn_of_others(root)?;
@@ -146,6 +169,7 @@ impl Store {
             held: Arc::default(),
             downloads: Arc::default(),
             has_swept: Arc::default(),
+            inline_max: INLINE_MAX,
         }
     }
 
@@ -263,23 +287,24 @@ fn create(root: &Path, layout: &Layout) -> Result<()> {
     for shard in 0..=255_u8 {
         ensure_dir(&layout.objects().join(format!("{shard:02x}")))?;
     }
-    write_format(layout)
+    write_format(layout, INLINE_MAX)
 }
 
-/// Says that this is a store, and of which version.
-fn write_format(layout: &Layout) -> Result<()> {
+/// Says that this is a store, of which version, and up to which size contents are in its indexes.
+fn write_format(layout: &Layout, inline_max: u64) -> Result<()> {
+    let says = (inline_max == INLINE_MAX).then(|| INLINE_16K.to_owned());
     let format = Format {
         format: FORMAT_NAME.to_owned(),
         version: VERSION,
         compat: Vec::new(),
-        ro_compat: Vec::new(),
+        ro_compat: says.into_iter().collect(),
         incompat: Vec::new(),
     };
     replace(&layout.staging(), &layout.format(), &record::encode_pretty(&format))
 }
 
-/// Returns the version that `FORMAT` says: this one, or the one before, which had no sums.
-fn check_format(root: &Path, bytes: &[u8]) -> Result<u32> {
+/// Returns what `FORMAT` says, which is of this version, or of the one before, which had no sums.
+fn check_format(root: &Path, bytes: &[u8]) -> Result<Format> {
     let not_a_store = |reason: String| Error::NotAStore {
         path: root.to_owned(),
         reason: format!("FORMAT {reason}"),
@@ -297,7 +322,8 @@ fn check_format(root: &Path, bytes: &[u8]) -> Result<u32> {
     if format.format != FORMAT_NAME {
         return Err(not_a_store(format!("says {:?}", format.format)));
     }
-    let features = [format.incompat, format.ro_compat].concat();
+    let unknown = format.ro_compat.iter().filter(|name| *name != INLINE_16K);
+    let features: Vec<String> = format.incompat.iter().chain(unknown).cloned().collect();
     let is_known = [VERSION, VERSION_WITHOUT_SUMS].contains(&format.version);
     if !is_known || !features.is_empty() {
         return Err(Error::UnknownFormat {
@@ -307,5 +333,5 @@ fn check_format(root: &Path, bytes: &[u8]) -> Result<u32> {
             features,
         });
     }
-    Ok(format.version)
+    Ok(format)
 }

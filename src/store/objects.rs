@@ -1,4 +1,4 @@
-//! Contents of files over 4 KiB: one immutable file each, named by its sha256.
+//! Contents of files that are not in an index: one immutable file each, named by its sha256.
 
 use std::fs::File;
 use std::io::{self, Read};

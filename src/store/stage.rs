@@ -501,6 +501,10 @@ struct LayerObjects {
 }
 
 impl ObjectSink for Stage {
+    fn inline_max(&self) -> u64 {
+        self.store.inline_max
+    }
+
     fn limits(&self) -> Limits {
         self.limits
     }

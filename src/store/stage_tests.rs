@@ -80,3 +80,18 @@ fn an_image_has_no_name_while_there_is_no_reason_for_it_and_is_whole_when_there_
     assert_eq!(to.manifest, Digest::of(b"manifest"));
     assert!(names(&store.root().join("staging")).is_empty());
 }
+
+#[test]
+fn a_store_goes_on_with_the_size_up_to_which_its_contents_are_inline() {
+    for (inline_max, objects) in [(INLINE_MAX_WITHOUT, 1), (INLINE_MAX, 0)] {
+        let (_folder, made) = store();
+        write_format(made.layout(), inline_max).unwrap();
+        let store = Store::open(made.root()).unwrap();
+        add_layer(&mut store.stage().unwrap(), &tar(&[("f", &[1; 5000])]));
+        assert_eq!(names(&store.root().join("objects")).len(), objects);
+        // Where nothing says it any more, the layers do.
+        fs::remove_file(store.layout().format()).unwrap();
+        let lost = Store::open_to_check(store.root()).unwrap();
+        assert_eq!(lost.inline_max, inline_max);
+    }
+}

@@ -86,7 +86,7 @@ fn files_below(path: &Path) -> usize {
         .sum()
 }
 
-pub(crate) const LARGE: &[u8] = &[7; 10_000];
+pub(crate) const LARGE: &[u8] = &[7; 20_000];
 
 #[test]
 fn a_store_is_made_once_and_opened_again() {
@@ -422,8 +422,8 @@ fn what_a_crash_of_the_machine_leaves_of_a_mount_is_swept() {
 #[test]
 fn collecting_takes_what_nothing_names() {
     let (_folder, store) = store();
-    let keep = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE), ("b", &[1; 5000])]));
-    let lose = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE), ("c", &[2; 5000])]));
+    let keep = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE), ("b", &[1; 17_000])]));
+    let lose = add_image(&mut store.stage().unwrap(), &tar(&[("a", LARGE), ("c", &[2; 17_000])]));
     tag(&store, "keep", keep);
     tag(&store, "lose", lose);
     assert_eq!(store.collect().unwrap(), Collected::default());
@@ -552,11 +552,11 @@ fn sources_of_a_layer_are_remembered() {
 #[test]
 fn layers_that_were_kept_are_published_together_and_without_what_only_others_need() {
     let (_folder, store) = store();
-    let shared = vec![1; 10_000];
+    let shared = vec![1; 20_000];
     let large = vec![2; 2_000_000];
     let first = tar(&[("a", &shared), ("large", &large)]);
     let second = tar(&[("b", &shared), ("large too", &large)]);
-    let unneeded = tar(&[("c", &[3; 10_000])]);
+    let unneeded = tar(&[("c", &[3; 20_000])]);
     let mut stage = store.stage().unwrap();
     let mut keep = |tar: &[u8]| {
         let unpacked = unpack(tar, stage.layer_files().unwrap(), &mut stage).unwrap();

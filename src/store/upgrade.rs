@@ -20,7 +20,8 @@ pub(crate) fn upgrade(store: &Store) -> Result<()> {
     let _lock = store.lock_gc()?;
     let layout = store.layout();
     let bytes = read_if_exists(&layout.format())?.unwrap_or_default();
-    if check_format(store.root(), &bytes)? == VERSION {
+    let format = check_format(store.root(), &bytes)?;
+    if format.version == VERSION {
         // Somebody else was quicker.
         return Ok(());
     }
@@ -33,7 +34,7 @@ pub(crate) fn upgrade(store: &Store) -> Result<()> {
     for path in records(store)? {
         add_sum(&layout.staging(), &path)?;
     }
-    write_format(layout)
+    write_format(layout, format.inline_max())
 }
 
 /// Returns the paths of all records, and of some that do not exist.
@@ -124,7 +125,7 @@ mod tests {
         let upgraded = Store::open(store.root()).unwrap();
         assert_eq!(said(&upgraded), before);
         let format = fs::read(store.layout().format()).unwrap();
-        assert_eq!(check_format(store.root(), &format).unwrap(), VERSION);
+        assert_eq!(check_format(store.root(), &format).unwrap().version, VERSION);
         assert!(record::checked(&format).is_ok());
         // Half-way, after a crash, and with a record that was damaged before.
         age(&store);

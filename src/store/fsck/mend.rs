@@ -91,7 +91,7 @@ impl Check {
         if self.turn_bit::<serde_json::Value>(path)? {
             return Ok(Outcome::mended(BIT_TURNED));
         }
-        write_format(self.store.layout())?;
+        write_format(self.store.layout(), self.store.inline_max)?;
         Ok(Outcome::mended("it was written anew"))
     }
 

@@ -154,21 +154,25 @@ impl Store {
     /// # Errors
     /// [`Error::NotAStore`] when there is nothing that looks like one.
     pub fn open_to_check(root: &Path) -> Result<Self> {
-        let store = Self::at(root);
+        let mut store = Self::at(root);
         let bytes = read_if_exists(&store.layout().format());
         if let Ok(Some(bytes)) = &bytes
-            && check_format(root, bytes).is_ok_and(|version| version != VERSION)
+            && check_format(root, bytes).is_ok_and(|format| format.version != VERSION)
         {
             return Self::open(root);
         }
         match bytes.map(|bytes| bytes.map(|bytes| check_format(root, &bytes))) {
             Ok(Some(Err(error @ Error::UnknownFormat { .. }))) => return Err(error),
-            Ok(Some(Ok(_))) => return Ok(store),
+            Ok(Some(Ok(format))) => {
+                store.inline_max = format.inline_max();
+                return Ok(store);
+            }
             Ok(Some(Err(_)) | None) | Err(_) => {}
         }
         // A directory may have been lost; a directory of something else has hardly any of these.
         if DIRECTORIES.iter().filter(|dir| root.join(dir).is_dir()).count() > DIRECTORIES.len() / 2
         {
+            store.inline_max = store.inline_max_of_layers();
             return Ok(store);
         }
         let reason = "there is no FORMAT, and not what a store has".to_owned();

@@ -121,7 +121,7 @@ impl Rich {
         let image = self.store.image(self.image).unwrap();
         let layer = image.layers()[0].0.hex();
         let name = file.to_str().unwrap();
-        let objects = [LARGE, &[3; 40_000], &[5; 5000]].map(|bytes| Digest::of(bytes).hex());
+        let objects = [LARGE, &[3; 40_000], &[5; 17_000]].map(|bytes| Digest::of(bytes).hex());
         let unneeded = Digest::of(b"what a registry has").hex();
         match name.split('/').next().unwrap() {
             "layers" => name.contains(&layer),
@@ -163,7 +163,7 @@ fn what_a_fault_touches_is_named() {
 #[test]
 fn one_image_alone_is_checked_with_its_containers() {
     let rich = Rich::new();
-    let other = rich.store.layout().object(Digest::of(&[5; 5000]));
+    let other = rich.store.layout().object(Digest::of(&[5; 17_000]));
     overwrite(&other, b"damaged");
     assert_eq!(rich.faults_of(Some(rich.image)), []);
     overwrite(&rich.store.layout().object(rich.huge), b"damaged");

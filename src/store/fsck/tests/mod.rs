@@ -31,7 +31,7 @@ impl Rich {
         let huge = vec![3; 40_000];
         let files: [(&str, &[u8]); 3] = [("small", b"text"), ("large", LARGE), ("huge", &huge)];
         let image = add_image(&mut store.stage().unwrap(), &tar(&files));
-        let other = add_image(&mut store.stage().unwrap(), &tar(&[("other", &[5; 5000])]));
+        let other = add_image(&mut store.stage().unwrap(), &tar(&[("other", &[5; 17_000])]));
         let target = store.stage().unwrap().publish_blob(b"what a registry has").unwrap();
         let to = Ref { manifest: image, target: Some(target), updated: Timestamp::UNIX_EPOCH };
         store.set_reference(&RefName::Named("pulled:1".parse().unwrap()), &to).unwrap();
@@ -41,7 +41,7 @@ impl Rich {
         let blob = (Digest::of(b"gz"), 2, "gzip");
         store.add_source(layer, blob, "127.0.0.1:1/pulled").unwrap();
         // What nobody needs.
-        add_layer(&mut store.stage().unwrap(), &tar(&[("unneeded", &[6; 6000])]));
+        add_layer(&mut store.stage().unwrap(), &tar(&[("unneeded", &[6; 18_000])]));
         store.pin(image).unwrap();
         store.note_use(image).unwrap();
         let made = container("box", image);
