@@ -198,6 +198,41 @@ fn regression_a_mount_that_the_kernel_has_not_ended_yet_is_cleared() {
     drop(device);
 }
 
+/// Tells whether the first thread of a process waits for a time to go by.
+fn is_sleeping(pid: u32) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next() == Some(&libc::SYS_clock_nanosleep.to_string())
+}
+
+#[test]
+fn regression_a_server_that_is_about_to_end_is_waited_for() {
+    let session = with_container(Who::Root);
+    let store = Store::open(&session.path("store")).unwrap();
+    let [container] = &store.containers().unwrap()[..] else { panic!("there is one") };
+    for arguments in [&["mount", "box", "mount"][..], &["rm", "box"]] {
+        // As that of a mount that umount(8) has ended: it has forgotten the mount, and is there still.
+        let server = store.lock_container(&container.id).unwrap();
+        let mut command = spawn(session.command(arguments).stdout(Stdio::null()));
+        let pid = command.id();
+        let waiting = || serving(pid).into_iter().chain([pid]).any(is_sleeping);
+        while !waiting() {
+            assert!(command.try_wait().unwrap().is_none(), "{arguments:?} does not wait");
+        }
+        drop(server);
+        assert!(command.wait().unwrap().success(), "{arguments:?}");
+        if arguments[0] == "mount" {
+            session.unmount("mount");
+        }
+    }
+}
+
+/// Returns the processes that a process has started.
+fn serving(pid: u32) -> Vec<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(path).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 #[test]
 fn a_foreground_mount_ends_when_it_is_unmounted_or_asked_to() {
     let session = with_container(Who::User);

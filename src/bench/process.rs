@@ -48,7 +48,14 @@ pub(crate) fn is_running(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // proc_pid_stat(5): the state follows the name, which is in parentheses.
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    match state {
+        None => false,
+        // Its first thread has ended; others may be about to, and have its files open.
+        Some('Z' | 'X') => {
+            fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
+        }
+        Some(_) => true,
+    }
 }
 
 /// Returns the memory that some processes take together.

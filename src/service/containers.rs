@@ -303,7 +303,7 @@ impl Strata {
             // It was there only for its mount.
             return Ok(());
         }
-        let lock = self.store.lock_container(&container.id)?;
+        let lock = self.lock_container(&container.id)?;
         Ok(self.store.remove_container(&container.id, &lock)?)
     }
 

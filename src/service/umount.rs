@@ -13,6 +13,8 @@ use crate::sys::{self, Errno, Unmount};
 const END_WITHIN: Duration = Duration::from_secs(30);
 /// How often it is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long a container that is not mounted may be in use.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Whether to wait until the process that served a mount has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +107,23 @@ impl Strata {
         Ok(true)
     }
 
-    /// Locks a container that is not mounted. What a process that has died has left mounted of it is
-    /// cleared.
+    /// Locks a container that is not mounted. Somebody may have unmounted it by umount(8), and its server
+    /// have forgotten the mount and be about to end: that is waited for.
+    pub(crate) fn lock_container(&self, id: &str) -> Result<ContainerLock> {
+        let deadline = Instant::now() + FREE_WITHIN;
+        loop {
+            match self.store.lock_container(id) {
+                Err(crate::store::Error::Busy { by: None, .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Does the same, and clears what a process that has died has left mounted of it.
     pub(crate) fn lock_unmounted(&self, container: &Container) -> Result<ContainerLock> {
-        let lock = self.store.lock_container(&container.id)?;
+        let lock = self.lock_container(&container.id)?;
         if let Some(state) = self.store.left_mounted(&container.id, &lock)? {
             self.tell(Event::Warning(format!(
                 "the process that served {} at {} has died; its mount is cleared",
