@@ -59,20 +59,24 @@ pub(crate) struct Shape {
 #[derive(Debug)]
 pub struct Prepared {
     looker: Looker,
-    rings: JoinHandle<Result<Option<Rings>>>,
+    /// None for who survives: it is served by processes of its own.
+    rings: Option<JoinHandle<Result<Option<Rings>>>>,
 }
 
-/// Begins to make what a mount at `target`, which is absolute, needs besides its tree. The process has one
-/// thread until then.
+/// Begins to make what a mount at `target`, which is absolute, needs besides its tree, which may be made
+/// meanwhile. The process has one thread until then.
 pub fn prepare(target: &Path, options: &MountOptions) -> Result<Prepared> {
     // It is made before there is anything that it could have of the rings or the device.
     let looker = Looker::begin(target)?;
+    if options.survives() {
+        return Ok(Prepared { looker, rings: None });
+    }
     let wanted = options.transport;
     let rings = std::thread::Builder::new()
         .name("rings".to_owned())
         .spawn(move || Rings::for_transport(wanted))
         .map_err(Error::Session)?;
-    Ok(Prepared { looker, rings })
+    Ok(Prepared { looker, rings: Some(rings) })
 }
 
 /// Mounts a tree; when this returns, the mount has answered.
@@ -86,7 +90,7 @@ pub fn mount(
     Prepared { looker, rings }: Prepared,
 ) -> Result<Mount> {
     let panicked = |_| Err(Error::Session(io::Error::other("making rings ended in a panic")));
-    let rings = rings.join().unwrap_or_else(panicked)?;
+    let rings = rings.map(|rings| rings.join().unwrap_or_else(panicked)).transpose()?.flatten();
     let over_rings = if rings.is_some() { init::OVER_IO_URING } else { 0 };
     let connection = connect(&overlay, target, options, (statfs_of, over_rings))?;
     connection.serve(overlay, rings, looker).inspect_err(|_| detach(target))
@@ -101,8 +105,8 @@ pub fn mount_shared(
     target: &Path,
     options: &MountOptions,
     statfs_of: OwnedFd,
+    Prepared { looker, .. }: Prepared,
 ) -> Result<Shared> {
-    let looker = Looker::begin(target)?;
     let connection = connect(overlay, target, options, (statfs_of, 0))?;
     let shared = match connection.shape.agreed & init::HAS_RESEND {
         0 => Err(Error::CannotSurvive),

@@ -222,29 +222,25 @@ impl Overlay {
         need: Need,
     ) -> Result<bool> {
         let (fd, kind) = (copy.fd.as_fd(), Kind::of(attr.mode));
-        let (mut stays, mut has_content) = (false, false);
-        if kind == Kind::Regular && attr.size > 0 {
-            match need {
-                Need::Metadata if upper.writes().metacopy => {
-                    sys::truncate_fd(fd, attr.size)?;
-                    upper.namespace().set(XattrTarget::Fd(fd), Mark::Metacopy, b"")?;
-                    stays = true;
-                }
-                Need::Content(0) => {}
-                Need::Metadata | Need::Content(_) => {
-                    let keep = if let Need::Content(keep) = need { keep } else { u64::MAX };
-                    copy_content(&self.lower.open(id)?, fd, attr.size.min(keep))?;
-                    has_content = true;
-                }
-            }
+        let (keep, may_stay) = match need {
+            Need::Metadata => (attr.size, upper.writes().metacopy),
+            Need::Content(keep) => (attr.size.min(keep), false),
+        };
+        let is_file = kind == Kind::Regular && keep > 0;
+        let (stays, has_content) = (is_file && may_stay, is_file && !may_stay);
+        if stays {
+            sys::truncate_fd(fd, attr.size)?;
+            upper.namespace().set(XattrTarget::Fd(fd), Mark::Metacopy, b"")?;
+        }
+        if has_content {
+            copy_content(&self.lower.open(id)?, fd, keep)?;
         }
         copy_xattrs(&*self.lower, upper, id, fd)?;
         if self.mark_origin(upper, fd, kind, id)? == Origin::Unmarked {
             self.number_otherwise(node, sys::fstat(fd)?.ino)?;
         }
         // Who keeps less of it than there is changes it, and that is its time.
-        let is_cut = matches!(need, Need::Content(keep) if keep < attr.size);
-        if !is_cut {
+        if keep == attr.size {
             let time = SetTime::To(attr.mtime);
             sys::set_times(fd, time, time)?;
         }

@@ -141,24 +141,24 @@ mod tests {
         overlay.lookup(Ino::ROOT, name.as_ref()).unwrap().nlink
     }
 
-    /// Makes a folder whose lower has a file with the names `one` and `two`.
-    fn two_names() -> tempfile::TempDir {
+    /// Mounts a folder whose lower has a file with the names `one` and `two`, of which the first is copied up.
+    fn copied() -> (tempfile::TempDir, Overlay, Ino) {
         let folder = tempfile::tempdir().unwrap();
         for dir in ["low", "upper", "work"] {
             fs::create_dir(folder.path().join(dir)).unwrap();
         }
         fs::write(folder.path().join("low/one"), "content").unwrap();
         fs::hard_link(folder.path().join("low/one"), folder.path().join("low/two")).unwrap();
-        folder
-    }
-
-    #[test]
-    fn regression_names_half_counted_by_one_server_are_counted_by_the_next() {
-        let folder = two_names();
         let overlay = mounted(folder.path());
         let ino = overlay.lookup(Ino::ROOT, "one".as_ref()).unwrap().ino;
         let mode = Some(0o600);
         overlay.setattr(ino, SetAttr { mode, ..SetAttr::default() }).unwrap();
+        (folder, overlay, ino)
+    }
+
+    #[test]
+    fn regression_names_half_counted_by_one_server_are_counted_by_the_next() {
+        let (_folder, overlay, ino) = copied();
         let node = overlay.nodes.get(ino).unwrap();
         let kept = || {
             let number = node.lower.unwrap().0;
@@ -174,11 +174,7 @@ mod tests {
 
     #[test]
     fn regression_a_copy_that_was_cut_short_has_lost_no_names() {
-        let folder = two_names();
-        let overlay = mounted(folder.path());
-        let ino = overlay.lookup(Ino::ROOT, "one".as_ref()).unwrap().ino;
-        let mode = Some(0o600);
-        overlay.setattr(ino, SetAttr { mode, ..SetAttr::default() }).unwrap();
+        let (folder, overlay, ino) = copied();
         assert_eq!((links(&overlay, "one"), links(&overlay, "two")), (2, 2));
         // It was in the index, and came to have no name in the upper.
         let copy = overlay.open_node(&overlay.nodes.get(ino).unwrap()).unwrap().0;

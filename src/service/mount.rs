@@ -68,11 +68,7 @@ impl Strata {
         sys::block_end_signals()?;
         sys::keep_little_memory()?;
         let target = absolute(&request.target)?;
-        // Meanwhile the container is looked up. Who survives is served by processes of its own.
-        let prepared = match options.survives() {
-            true => None,
-            false => Some(fuse::prepare(&target, &options)?),
-        };
+        let prepared = fuse::prepare(&target, &options)?;
         let (container, image, lease, is_new) = self.container_to_mount(request)?;
         options.set_source(&format!("strata:{}", container.image));
         let state = MountState {
@@ -136,7 +132,7 @@ impl Strata {
         container: &Container,
         image: &Image,
         state: MountState,
-        (options, prepared): (&MountOptions, Option<Prepared>),
+        (options, prepared): (&MountOptions, Prepared),
     ) -> Result<(Served, Record)> {
         let lock = self.lock_unmounted(container)?;
         if clear_way(&state.target)? {
@@ -159,12 +155,13 @@ impl Strata {
             let state = MountState { device, transport, data, ..state };
             Record { strata, container, lock: Arc::new(lock), state, waiting: Vec::new() }
         };
-        let Some(prepared) = prepared else {
-            let shared = fuse::mount_shared(&mut overlay, &state.target, options, statfs_of)?;
+        if options.survives() {
+            let shared =
+                fuse::mount_shared(&mut overlay, &state.target, options, statfs_of, prepared)?;
             let record = record(state, shared.transport(), shared.data());
             let holder = Holder::start(shared, overlay, Some(record.clone()))?;
             return Ok((Served::Held(Box::new(holder)), record));
-        };
+        }
         let mount = fuse::mount(overlay, &state.target, options, statfs_of, prepared)?;
         let record = record(state, mount.transport(), mount.data());
         // Who finds the mount recorded finds the socket, too.

@@ -70,11 +70,7 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
             target.display()
         );
     }
-    // Meanwhile the directories are opened. Who survives is served by processes of its own.
-    let prepared = match mount.survives() {
-        true => None,
-        false => Some(fuse::prepare(&target, &mount)?),
-    };
+    let prepared = fuse::prepare(&target, &mount)?;
     let lower_dirs = LowerDirs {
         dirs: options.lower.clone(),
         data_only: options.data_only.clone(),
@@ -114,10 +110,10 @@ pub fn mount_stack(request: &StackRequest) -> Result<MountedStack> {
     if options.no_xattrs {
         overlay = overlay.without_xattrs();
     }
-    let Some(prepared) = prepared else {
-        let shared = fuse::mount_shared(&mut overlay, &target, &mount, statfs_of)?;
+    if mount.survives() {
+        let shared = fuse::mount_shared(&mut overlay, &target, &mount, statfs_of, prepared)?;
         return Ok(MountedStack(Served::Held(Box::new(Holder::start(shared, overlay, None)?))));
-    };
+    }
     let mount = fuse::mount(overlay, &target, &mount, statfs_of, prepared)?;
     Ok(MountedStack(Served::Here(mount, None)))
 }
