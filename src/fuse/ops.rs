@@ -79,6 +79,12 @@ impl Requests {
         self.overlay.sample_file(self.statfs_of.as_fd())
     }
 
+    /// Tells whether files are open without anybody being told. The kernel then makes a file as `mknod(2)`
+    /// does, and there is nothing to close.
+    fn opens_nothing(&self) -> bool {
+        self.backings.is_none() && !self.overlay.verifies()
+    }
+
     /// Returns the tree.
     pub(crate) const fn overlay(&self) -> &Overlay {
         &self.overlay
@@ -142,7 +148,7 @@ impl Requests {
             opcode::LINK => self.link(request, args, answer),
             // Where these are not known, the kernel does not ask again.
             opcode::OPENDIR if is_read_only => return None,
-            opcode::OPEN if self.backings.is_none() && !self.overlay.verifies() => return None,
+            opcode::OPEN | opcode::CREATE if self.opens_nothing() => return None,
             opcode::OPEN => self.open(request, args, answer),
             opcode::READ => self.read(request, args, answer),
             opcode::WRITE => self.write(request, args, answer),

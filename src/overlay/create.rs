@@ -58,7 +58,8 @@ impl Overlay {
         let new = match new {
             NewFile::Directory => New::Directory,
             NewFile::Symlink(target) => New::Symlink(target),
-            NewFile::Node(Kind::Regular, _) => New::File,
+            // Who makes one writes to it, as a rule, and may say no more when it is opened.
+            NewFile::Node(Kind::Regular, _) => return self.create(dir, name, mode, caller, attempt),
             NewFile::Node(kind, device) => New::Node(kind, device),
         };
         let made = self.make_node(dir, name, new, mode, caller, attempt)?;
@@ -226,7 +227,8 @@ impl Overlay {
     ) -> Result<Made> {
         dir.changed(i64::from(matches!(new, New::Directory)));
         let kind = Kind::of(shown.mode);
-        let node = self.node_with(None, (kind, &shown), None, &State::default(), (dir, name))?;
+        let state = State { has_no_capability: true, ..State::default() };
+        let node = self.node_with(None, (kind, &shown), None, &state, (dir, name))?;
         let attr = Some(self.attr_as_made(&node, &shown));
         Ok(Made { node, fd, attr })
     }

@@ -221,6 +221,7 @@ impl Overlay {
             generation: self.generation(ino, stat),
             content_in_lower: rest.content_in_lower,
             more_links: rest.more_links,
+            has_no_capability: rest.has_no_capability,
             dir: rest.dir,
             ..State::default()
         };

@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) more_links: Option<i64>,
     /// It is neither set-uid nor set-gid; false if that is not known.
     pub(crate) has_no_set_ids: bool,
+    /// It is in the upper and has no `security.capability`; false if that is not known.
+    pub(crate) has_no_capability: bool,
     /// What tells it from earlier files of the upper with its number; 0 for one of the lower.
     pub(crate) generation: u32,
     /// Its content, while somebody has it open.
@@ -177,6 +179,7 @@ impl Node {
     pub(crate) fn attributes_change(&self) {
         let mut state = self.state.lock();
         state.has_no_set_ids = false;
+        state.has_no_capability = false;
         state.dir.version += 1;
         state.dir.heritage = None;
     }

@@ -2,14 +2,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use crate::overlay::attempt::Attempt;
 use crate::overlay::copy_up::Need;
 use crate::overlay::error::{Error, Result};
-use crate::overlay::place::Place;
+use crate::overlay::node::Node;
+use crate::overlay::place::{Located, Place};
 use crate::overlay::upper::check_name;
 use crate::overlay::{Ino, Overlay};
 use crate::sys::{self, Errno, SetXattr, XattrTarget};
+
+/// What a program may do that others may not.
+const CAPABILITY: &str = "security.capability";
 
 /// What an attempt notes of an attribute that it is about to set or remove.
 const WAS: u64 = 1;
@@ -29,10 +34,38 @@ impl Overlay {
                 return found.map(|(_, value)| value).ok_or(Error::NoXattr);
             }
         };
+        if name == CAPABILITY {
+            return self.capability(node)?.ok_or(Error::NoXattr);
+        }
+        let (located, on_disk) = self.upper_xattr(node, name)?;
+        Ok(sys::get_xattr(located.target(), &on_disk)?)
+    }
+
+    /// Returns the capabilities of a file of the upper. The kernel asks for them before each first write
+    /// to a file.
+    fn capability(&self, node: &Arc<Node>) -> Result<Option<Vec<u8>>> {
+        let version = {
+            let state = node.state.lock();
+            if state.has_no_capability {
+                return Ok(None);
+            }
+            state.dir.version
+        };
+        let (located, on_disk) = self.upper_xattr(node, CAPABILITY.as_ref())?;
+        let found = sys::xattr_if_set(located.target(), &on_disk)?;
+        if found.is_none() && self.upper.is_some() {
+            let mut state = node.state.lock();
+            state.has_no_capability = state.dir.version == version;
+        }
+        Ok(found)
+    }
+
+    /// Returns where an attribute of a file of the upper is, and how it is called there.
+    fn upper_xattr(&self, node: &Arc<Node>, name: &OsStr) -> Result<(Located, OsString)> {
         let namespace = self.writable_or_seen()?.namespace();
         let on_disk = namespace.on_disk(name).ok_or(Error::NoXattr)?;
         let (_, located) = self.raw_stat(node)?;
-        Ok(sys::get_xattr(located.target(), &on_disk)?)
+        Ok((located, on_disk))
     }
 
     /// Returns the names of all attributes.

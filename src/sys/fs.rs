@@ -130,21 +130,22 @@ fn statx(dir: BorrowedFd<'_>, name: &CStr) -> nix::Result<Stat> {
 
 /// Returns the attributes of `name` in `dir`.
 pub fn stat(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Stat> {
-    let call = || format!("statx({}, {name:?})", dir.as_raw_fd());
-    let asked = match CString::new(name.as_bytes()) {
+    check(stat_name(dir, name), || format!("statx({}, {name:?})", dir.as_raw_fd()))
+}
+
+fn stat_name(dir: BorrowedFd<'_>, name: &OsStr) -> nix::Result<Stat> {
+    match CString::new(name.as_bytes()) {
         Ok(path) if !path.is_empty() => statx(dir, &path),
         Ok(_) => Err(Errno::ENOENT),
         Err(_) => Err(Errno::EINVAL),
-    };
-    check(asked, call)
+    }
 }
 
 /// Returns the attributes of `name` in `dir`; none when there is no such name.
 pub fn stat_if_exists(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Stat>> {
-    match stat(dir, name) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(error) if error.errno() == Errno::ENOENT => Ok(None),
-        Err(error) => Err(error),
+    match stat_name(dir, name) {
+        Err(Errno::ENOENT) => Ok(None),
+        asked => check(asked.map(Some), || format!("statx({}, {name:?})", dir.as_raw_fd())),
     }
 }
 

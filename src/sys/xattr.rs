@@ -83,11 +83,16 @@ fn c_name(name: &OsStr) -> nix::Result<CString> {
 /// # Errors
 /// `ENODATA` when it is not set.
 pub fn get_xattr(target: XattrTarget<'_>, name: &OsStr) -> Result<Vec<u8>> {
-    let read = || {
-        let (path, key) = (target.path()?, c_name(name)?);
-        read_growing(|buffer, len| get(&target, &path, &key, buffer, len))
-    };
-    check(read(), || format!("getxattr({target:?}, {name:?})"))
+    check(read_xattr(&target, name), || told_get(&target, name))
+}
+
+fn told_get(target: &XattrTarget<'_>, name: &OsStr) -> String {
+    format!("getxattr({target:?}, {name:?})")
+}
+
+fn read_xattr(target: &XattrTarget<'_>, name: &OsStr) -> nix::Result<Vec<u8>> {
+    let (path, key) = (target.path()?, c_name(name)?);
+    read_growing(|buffer, len| get(target, &path, &key, buffer, len))
 }
 
 fn get(
@@ -110,10 +115,9 @@ fn get(
 /// Returns the value of an attribute; none where it is not set or the file system has no such
 /// attributes.
 pub fn xattr_if_set(target: XattrTarget<'_>, name: &OsStr) -> Result<Option<Vec<u8>>> {
-    match get_xattr(target, name) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if matches!(error.errno(), Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
-        Err(error) => Err(error),
+    match read_xattr(&target, name) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        read => check(read.map(Some), || told_get(&target, name)),
     }
 }
 
