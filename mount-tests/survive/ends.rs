@@ -1,8 +1,11 @@
 //! How a mount that is held begins, is shown, and ends.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 
+use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -86,6 +89,36 @@ fn a_mount_whose_holder_and_server_are_killed_is_cleared() {
     held.session.run(&["mount", "box", "mount"]);
     assert_eq!(fs::read_to_string(held.path("new")).unwrap(), "new\n");
     held.session.unmount("mount");
+}
+
+#[test]
+fn regression_a_server_that_cannot_begin_closes_nothing_of_those_after_it() {
+    let mut held = Held::new(Who::Root, Lower::Image, fill);
+    let mut gone = File::create_new(held.path("gone")).unwrap();
+    gone.write_all(b"one").unwrap();
+    fs::remove_file(held.path("gone")).unwrap();
+    // What is left in the work directory a server removes when it begins. This it cannot: it is mounted.
+    let container = held.session.run(&["ps", "-aq", "--no-trunc"]);
+    let work = held.session.path("store/containers").join(container.trim()).join("work/work");
+    let left = work.join("#left");
+    fs::create_dir(&left).unwrap();
+    mount(Some("none"), &left, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    held.kill();
+    let mut failed = BTreeSet::new();
+    while failed.len() < 4 {
+        assert!(is_alive(held.holder()), "after {failed:?}");
+        failed.extend(held.server_if_any());
+    }
+    umount(&left).unwrap();
+    gone.write_all(b"two").unwrap();
+    assert_eq!(gone.metadata().unwrap().len(), 6);
+    assert_eq!(fs::read_to_string(held.path("file")).unwrap(), "content\n");
+    fs::write(held.path("new"), "new\n").unwrap();
+    held.kill();
+    assert_eq!(fs::read_to_string(held.path("new")).unwrap(), "new\n");
+    assert!(!left.exists());
+    drop(gone);
+    assert_eq!(held.unmount(), 0);
 }
 
 #[test]

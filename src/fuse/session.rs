@@ -29,8 +29,6 @@ pub struct Mount {
     shape: Shape,
     transport: Transport,
     serving: Serving,
-    /// What is served, where others will serve it after this process: nothing of it may be closed.
-    shared: Option<Arc<Requests>>,
 }
 
 /// A mount that the kernel has agreed to and that nobody serves yet.
@@ -298,7 +296,7 @@ impl Connection {
         let transport = if rings.is_some() { Transport::IoUring } else { Transport::DevFuse };
         let shape = self.shape();
         let serving = serve::begin(self.served(overlay, history)?, rings)?;
-        Ok(Mount { shape, transport, serving, shared: None })
+        Ok(Mount { shape, transport, serving })
     }
 
     /// Returns the connection that another process has made.
@@ -355,8 +353,8 @@ fn check_passthrough(agreed: u64, device: &Device, requests: &Requests) -> Resul
 
 impl Mount {
     /// Returns a mount of which this process is one of several servers.
-    pub(crate) const fn shared(shape: Shape, serving: Serving, requests: Arc<Requests>) -> Self {
-        Self { shape, transport: Transport::DevFuse, serving, shared: Some(requests) }
+    pub(crate) const fn shared(shape: Shape, serving: Serving) -> Self {
+        Self { shape, transport: Transport::DevFuse, serving }
     }
 
     /// Returns this server as the process sees it that is to go on in its place. To be called once, before
@@ -389,7 +387,7 @@ impl Mount {
     /// Serves until the tree is unmounted, by this process when it is told to end (SIGTERM, SIGINT,
     /// SIGHUP) or by another one.
     pub fn wait(self) -> Result<()> {
-        let Self { shape: Shape { target, .. }, serving, shared, .. } = self;
+        let Self { shape: Shape { target, .. }, serving, .. } = self;
         let unmount_on_signal = std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
@@ -416,9 +414,6 @@ impl Mount {
         drop(unmount_on_signal);
         // Who listens for a successor keeps the tree, so it is not put in order by being dropped.
         serving.work.requests.end();
-        if let Some(requests) = shared {
-            std::mem::forget(requests);
-        }
         served.into_iter().collect::<io::Result<()>>().map_err(Error::Session)
     }
 }

@@ -5,6 +5,7 @@
 //! forks the servers (the holder). Each server gets them as they were before the first, and knows from
 //! notes and desks what has happened since.
 
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,29 +72,33 @@ impl Shared {
     }
 
     /// Serves in this process, after others. `has_failed` says that the last one has died of itself.
-    /// `may_begin` is asked when only that is left.
+    /// `may_begin` is asked when only that is left. Nothing that is open is closed, also on an error: with one
+    /// table of open files for all, no later server would have it.
     pub fn serve(
         self,
-        mut overlay: Overlay,
+        overlay: Overlay,
         has_failed: bool,
         may_begin: impl FnOnce() -> bool,
     ) -> Result<Option<Mount>> {
         let Self { connection, desks, .. } = self;
+        let connection = ManuallyDrop::new(connection);
+        let mut overlay = ManuallyDrop::new(overlay);
         overlay.begin()?;
         let servers = overlay.servers();
         desks.begin(servers, has_failed);
         let history = if servers == 0 { History::Begins } else { History::GoesOn };
         let shape = connection.shape();
-        let (requests, device) = connection.served(overlay, history)?;
+        let connection = ManuallyDrop::into_inner(connection);
+        let (requests, device) = connection.served(ManuallyDrop::into_inner(overlay), history)?;
+        std::mem::forget((Arc::clone(&requests), Arc::clone(&device)));
         if !may_begin() {
-            std::mem::forget(requests);
             return Ok(None);
         }
         if history == History::GoesOn {
             serve::forget_again(&requests, &desks);
             device.ask_again().map_err(Error::Session)?;
         }
-        let serving = serve::begin_at((Arc::clone(&requests), device), &desks)?;
-        Ok(Some(Mount::shared(shape, serving, requests)))
+        let serving = serve::begin_at((requests, device), &desks)?;
+        Ok(Some(Mount::shared(shape, serving)))
     }
 }

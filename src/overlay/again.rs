@@ -165,13 +165,12 @@ impl Overlay {
             again.upper.lock().put(names);
         }
         self.again = Some(again);
-        let facts = notes.take_over();
         let upper = self.upper.as_ref().filter(|upper| upper.is_for_change());
         if let Some(upper) = upper {
             // What the other one was about to do, nobody will finish.
             upper.clear_work()?;
         }
-        for (fact, note) in facts {
+        for (fact, note) in notes.take_over() {
             if let Err(error) = self.restore(fact, note) {
                 tracing::warn!("{fact:?} cannot be made out any more: {error}");
             }

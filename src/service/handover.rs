@@ -97,26 +97,60 @@ impl Handing {
         Ok(Self(SharedMemory::new(size_of::<u64>())?))
     }
 
-    /// Notes that the other one goes on, who is to be told so through a descriptor.
-    fn note(&self, socket: BorrowedFd<'_>) {
-        let number = u64::try_from(socket.as_raw_fd()).unwrap_or(0) + 1;
+    /// Notes how far the server is with the other one, who is talked to through a descriptor.
+    fn note(&self, stage: u64, socket: BorrowedFd<'_>) {
+        self.set(stage | u64::try_from(socket.as_raw_fd()).unwrap_or(0));
+    }
+
+    fn set(&self, noted: u64) {
         if let Some(word) = self.0.words().first() {
-            word.store(number, Ordering::Release);
+            word.store(noted, Ordering::Release);
         }
     }
 
-    /// Tells whether another program goes on; it is told once more, in the place of a server that has died
-    /// and had one table of open files with this process.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Returns the socket of a server that has died, if it is as far as this: it had one table of open files
+    /// with this process.
+    fn socket(&self, stage: u64) -> Option<Option<UnixStream>> {
         let noted = self.0.words().first().map_or(0, |word| word.load(Ordering::Acquire));
-        let Some(number) = noted.checked_sub(1) else { return false };
-        if let Some(socket) = RawFd::try_from(number).ok().and_then(sys::inherit)
-            && let Err(error) = send(&UnixStream::from(socket), &Heard)
+        let number = (noted & STAGES == stage).then_some(noted & !STAGES)?;
+        Some(RawFd::try_from(number).ok().and_then(sys::inherit).map(UnixStream::from))
+    }
+
+    /// Tells whether another program goes on; it is told once more, in the place of a server that has died.
+    pub(crate) fn is_over(&self) -> bool {
+        let Some(socket) = self.socket(OVER) else { return false };
+        if let Some(socket) = socket
+            && let Err(error) = send(&socket, &Heard)
         {
             tracing::debug!("{error}");
         }
         true
     }
+
+    /// Waits until another program has given up that a server which has died told what it knew: it may be
+    /// putting the upper in order, which only one process may. It hears no more that it goes on.
+    pub(crate) fn wait_until_alone(&self) {
+        if let Some(Some(socket)) = self.socket(TELLS)
+            && let Err(error) = wait_until_gone(&socket)
+        {
+            tracing::warn!("who wanted to go on with the mount: {error}");
+        }
+        self.set(0);
+    }
+}
+
+/// How far a server is: it tells the other one what it knows, who may begin to make ready; the other one
+/// goes on.
+const TELLS: u64 = 1 << 32;
+const OVER: u64 = 2 << 32;
+const STAGES: u64 = TELLS | OVER;
+
+fn wait_until_gone(mut socket: &UnixStream) -> io::Result<()> {
+    socket.shutdown(Shutdown::Write)?;
+    socket.set_read_timeout(Some(ANSWERS_WITHIN))?;
+    let mut ignored = [0; 256];
+    while socket.read(&mut ignored)? > 0 {}
+    Ok(())
 }
 
 /// What the server knows: so many bytes and descriptors follow.
@@ -297,10 +331,12 @@ fn hand_over(
         Answer::Taken => return Ok(Outcome::GoesOn),
     }
     let carried = server.stop();
+    handing.note(TELLS, socket.as_fd());
     let taken = carried.map_err(Error::from).and_then(|carried| carry(socket, &carried, handing));
     if let Ok(Outcome::Taken) = taken {
         server.end();
     } else {
+        handing.set(0);
         server.go_on();
     }
     taken
@@ -325,7 +361,7 @@ fn carry(socket: &UnixStream, carried: &Carried, handing: &Handing) -> Result<Ou
     };
     match answer.map_err(talk())? {
         Answer::Taken => {
-            handing.note(socket.as_fd());
+            handing.note(OVER, socket.as_fd());
             if let Err(error) = send(socket, &Heard) {
                 // It is gone, and the mount with it.
                 tracing::warn!("{error}");

@@ -83,8 +83,8 @@ impl Record {
     }
 
     /// Listens for who wants to go on in the place of the server. A mount without that is one all the same.
-    pub(crate) fn listen(&self) -> Option<Listener> {
-        let listener = self.listener();
+    pub(crate) fn listen(&self) -> Option<Arc<Listener>> {
+        let listener = self.listener().map(Arc::new);
         if let Some(listener) = &listener {
             listener.publish();
         }
@@ -110,7 +110,7 @@ pub(crate) struct Holder {
     tree: Option<(Shared, Overlay)>,
     record: Option<Record>,
     /// Where servers are asked to be replaced.
-    listener: Option<Listener>,
+    listener: Option<Arc<Listener>>,
     /// What was open before the first server.
     own: BTreeSet<i32>,
     /// The process that serves; 0 before the first.
@@ -191,7 +191,7 @@ impl Holder {
 
     fn new(shared: Shared, overlay: Overlay, record: Option<Record>) -> Result<Self> {
         sys::block_child_signal()?;
-        let listener = record.as_ref().and_then(Record::listener);
+        let listener = record.as_ref().and_then(Record::listener).map(Arc::new);
         let mut holder = Self {
             tree: Some((shared, overlay)),
             record,
@@ -269,12 +269,13 @@ impl Holder {
         Ok(())
     }
 
-    /// Waits, in the first server, until it may begin; tells whether it may.
-    fn wait_for_order(&self) -> bool {
+    /// Waits, in the first server, until it may begin; tells whether it may. It may not when the process is
+    /// dead that would say so.
+    fn wait_for_order(&self, holder: i32) -> bool {
         if self.stage() == stage::WAITS_FOR_ORDER {
             self.set_stage(stage::READY);
         }
-        while self.stage() == stage::READY {
+        while self.stage() == stage::READY && !is_orphan(holder) {
             std::thread::sleep(LOOK_EVERY);
         }
         self.stage() == stage::BEGINS
@@ -315,6 +316,7 @@ impl Holder {
 
     /// Starts a server in the place of one that has died.
     fn replace(&mut self, end: Ended) -> Result<()> {
+        self.handing.wait_until_alone();
         let answered = self.tree.as_ref().map_or(0, |(shared, _)| shared.answered());
         self.in_vain = if answered > self.answered { 0 } else { self.in_vain + 1 };
         (self.answered, self.has_failed) = (answered, !end.is_killed());
@@ -383,17 +385,17 @@ impl Holder {
     fn serve(&mut self, holder: u32) -> Result<()> {
         std::env::set_current_dir("/").map_err(io_error("enter", "/"))?;
         let Some((shared, overlay)) = self.tree.take() else { return Ok(()) };
-        let Some(mut mount) = shared.serve(overlay, self.has_failed, || self.wait_for_order())?
-        else {
+        let holder = i32::try_from(holder).unwrap_or(0);
+        let may_begin = || self.wait_for_order(holder);
+        let Some(mut mount) = shared.serve(overlay, self.has_failed, may_begin)? else {
             return Ok(());
         };
-        let holder = i32::try_from(holder).unwrap_or(0);
         let record = self.record.clone();
         std::thread::Builder::new()
             .name("holder".to_owned())
             .spawn(move || go_on_alone(holder, record))
             .map_err(io_error("start", "a thread"))?;
-        if let (Some(listener), Some(record)) = (self.listener.take(), self.record.clone()) {
+        if let (Some(listener), Some(record)) = (self.listener.clone(), self.record.clone()) {
             listen_for_next(&mut mount, listener, record, Arc::clone(&self.handing))?;
         }
         let served = mount.wait();
@@ -441,7 +443,7 @@ impl Holder {
 /// Lets another program go on in the place of a server of this process, which ends then.
 pub(crate) fn listen_for_next(
     mount: &mut fuse::Mount,
-    listener: Listener,
+    listener: Arc<Listener>,
     record: Record,
     handing: Arc<Handing>,
 ) -> Result<()> {

@@ -52,7 +52,7 @@ pub struct Mounting {
 #[derive(Debug)]
 pub(crate) enum Served {
     /// By this process, which can be replaced where it listens for that.
-    Here(fuse::Mount, Option<Listener>),
+    Here(fuse::Mount, Option<Arc<Listener>>),
     /// By one process after the other, which this one starts.
     Held(Box<Holder>),
 }
