@@ -180,6 +180,13 @@ fn capabilities_of_a_file_stay_until_it_is_written_to() {
         assert_eq!(get(place, "dir/file", key).as_deref(), Some(CAPABILITY));
         fs::write(place.path("dir/file"), "changed\n").unwrap();
         assert_eq!(get(place, "hard", key), None);
+        // Of a file that was just made it is known that it has none.
+        for content in ["new\n", "newer\n"] {
+            fs::write(place.path("new"), content).unwrap();
+            assert_eq!(get(place, "new", key), None);
+            set(place, "new", key, CAPABILITY).unwrap();
+            assert_eq!(get(place, "new", key).as_deref(), Some(CAPABILITY));
+        }
         set(place, "large", key, CAPABILITY).unwrap();
         std::os::unix::fs::chown(place.path("large"), Some(1), None).unwrap();
         assert_eq!(get(place, "large", key), None);
