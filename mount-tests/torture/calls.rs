@@ -190,6 +190,15 @@ const ARCH: u32 = 0xc000_003e;
 const ARCH: u32 = 0xc000_00b7;
 
 impl Call {
+    /// Tells whether such a call with these arguments can change something.
+    pub(crate) fn changes(&self, arguments: &[u64]) -> bool {
+        let calls = [CALLS, OLD_CALLS].concat();
+        match calls.iter().find(|call| call.number == self.number).map(|call| call.when) {
+            Some(When::Bits(argument, bits)) => arguments[argument] & u64::from(bits) != 0,
+            _ => true,
+        }
+    }
+
     /// Returns what stops the program at this call; another one goes on behind it.
     fn stop(&self) -> Vec<sock_filter> {
         let [stop, pass] = [libc::SECCOMP_RET_TRACE, libc::SECCOMP_RET_ALLOW].map(give);

@@ -20,6 +20,7 @@ fn may_be(errno: Errno, point: &Point) -> bool {
     match (errno, point.kind) {
         (Errno::EMFILE, kind) => kind == Kind::Open,
         (_, Kind::Lock) => errno == Errno::EIO,
+        (Errno::ENOSPC | Errno::EDQUOT, _) => point.changes,
         _ => true,
     }
 }

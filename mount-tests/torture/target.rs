@@ -16,7 +16,7 @@ use crate::torture::calls::{Call, Names};
 pub(crate) struct Stop {
     pid: Pid,
     pub(crate) number: i64,
-    arguments: [u64; 6],
+    pub(crate) arguments: [u64; 6],
 }
 
 impl Stop {

@@ -32,6 +32,8 @@ pub(crate) struct Point {
     /// The name of the call.
     pub(crate) call: &'static str,
     pub(crate) kind: Kind,
+    /// It may need room: it does not just open what is there.
+    pub(crate) changes: bool,
     /// What it changes, from the folder that is watched.
     pub(crate) files: Vec<PathBuf>,
 }
@@ -257,7 +259,8 @@ impl<'a> Tracer<'a> {
             return go_on(pid, None);
         }
         self.points += 1;
-        let point = Point { number: self.points, call: call.name, kind: call.kind, files };
+        let (number, changes) = (self.points, call.changes(&stop.arguments));
+        let point = Point { number, call: call.name, kind: call.kind, changes, files };
         let thread = self.threads.get_mut(&pid.as_raw()).expect("it was just noted");
         match decide(&point) {
             Act::Go => go_on(pid, None),

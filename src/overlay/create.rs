@@ -59,7 +59,9 @@ impl Overlay {
             NewFile::Directory => New::Directory,
             NewFile::Symlink(target) => New::Symlink(target),
             // Who makes one writes to it, as a rule, and may say no more when it is opened.
-            NewFile::Node(Kind::Regular, _) => return self.create(dir, name, mode, caller, attempt),
+            NewFile::Node(Kind::Regular, _) => {
+                return self.create(dir, name, mode, caller, attempt);
+            }
             NewFile::Node(kind, device) => New::Node(kind, device),
         };
         let made = self.make_node(dir, name, new, mode, caller, attempt)?;

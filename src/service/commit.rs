@@ -222,7 +222,7 @@ impl Strata {
         mut layers: Vec<Descriptor>,
         mut config: ImageConfig,
         (layer, reference): (Option<NewLayer>, Option<&Reference>),
-        go_on: impl FnOnce() -> crate::store::Result<bool> + Send,
+        go_on: impl FnOnce() -> crate::store::Result<bool>,
     ) -> Result<Option<Digest>> {
         let layer = layer.filter(|layer| !layer.is_empty);
         if let Some(layer) = layer {

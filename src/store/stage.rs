@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::layer::{Index, LayerFiles, Limits, ObjectSink, Unpacked, merge, merge_onto};
@@ -172,43 +173,45 @@ impl Stage {
         sync_dir(&self.store.layout().blobs())
     }
 
-    /// Publishes all of an image. What does not need each other is made durable at the same time: the layers
-    /// while the chain is merged, then the chain and its name, beside all else; the reference last.
+    /// Publishes all of an image. What does not need each other is made durable at the same time: the chain is
+    /// merged and published beside all else; the reference comes last.
     ///
     /// Whether there is still reason to is asked while the files are made. Nothing has got its name if
     /// not; the image is not published then, which is told, and what was kept has to be made again.
     pub fn publish_image(
         &mut self,
         image: &NewImage<'_>,
-        go_on: impl FnOnce() -> Result<bool> + Send,
+        go_on: impl FnOnce() -> Result<bool>,
     ) -> Result<bool> {
         let (mut files, objects) = self.prepare_layers(image.layers)?;
         self.claim(Claim::Chain(ChainId::of(image.chain).0))?;
         self.claim_blobs(image.blobs)?;
-        let stage = &*self;
-        let (go_on, made) = std::thread::scope(|scope| {
-            let go_on = scope.spawn(go_on);
-            let synced = scope.spawn(|| stage.make_durable(&files, &objects.staged));
-            let made = stage.make_chain(image.chain);
-            (joined(go_on), joined(synced).and(made))
-        });
-        if !go_on? {
-            return Ok(false);
-        }
-        let chain = made?;
-        let blobs = self.make_blobs(image.blobs)?;
+        files.extend(self.make_blobs(image.blobs)?);
         let reference =
             Staged { from: self.dir.join(REFERENCE), to: self.store.ref_path(image.name) };
         write_new(&reference.from, &record::encode(image.to))?;
-        let stage = &*self;
-        std::thread::scope(|scope| {
-            let chain = scope.spawn(|| stage.publish_made_chain(chain));
-            let written = [&blobs[..], std::slice::from_ref(&reference)].concat();
-            files.extend(blobs);
-            let others = stage.make_durable(&written, &[]);
-            let others = others.and_then(|()| stage.name_all(&files, &objects, &reference.to));
-            joined(chain).and(others)
+        let written = [&files[..], std::slice::from_ref(&reference)].concat();
+        let (stage, (tell, told)) = (&*self, channel());
+        let goes_on = std::thread::scope(|scope| {
+            let chain = scope.spawn(move || {
+                let made = stage.make_chain(image.chain)?;
+                let goes_on = told.recv().unwrap_or(false);
+                if goes_on { stage.publish_made_chain(made) } else { Ok(()) }
+            });
+            let synced = scope.spawn(|| stage.make_durable(&written, &objects.staged));
+            let goes_on = go_on();
+            let goes_on = goes_on.and_then(|goes_on| joined(synced).map(|()| goes_on));
+            // Nobody listens any more where the chain could not be made.
+            let is_heard = tell.send(matches!(goes_on, Ok(true))).is_ok();
+            if !goes_on? {
+                return Ok(false);
+            }
+            let named = is_heard.then(|| stage.name_all(&files, &objects, &reference.to));
+            joined(chain).and(named.unwrap_or(Ok(()))).map(|()| true)
         })?;
+        if !goes_on {
+            return Ok(false);
+        }
         self.forget_staged(&objects);
         self.store.set_reference_as(image.name, image.to, |path| {
             rename_into(&self.dir, &reference.from, path)?;
@@ -284,7 +287,13 @@ impl Stage {
     /// Opens the index of a layer, of one that was kept too.
     fn layer(&self, layer: DiffId) -> Result<Index> {
         let [index, _] = self.kept(layer);
-        if index.exists() { open_kept(&index) } else { self.store.layer(layer) }
+        match open_kept(&index) {
+            // It is published, perhaps just now.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.store.layer(layer)
+            }
+            opened => opened,
+        }
     }
 
     /// Opens the chain of all but the last of these layers, if it is there and sound, and does not have to
