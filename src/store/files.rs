@@ -98,11 +98,20 @@ pub(crate) fn sync_each(paths: &[PathBuf]) -> Result<()> {
 
 /// Makes the names in directories durable. One that somebody has removed has none.
 pub(crate) fn sync_dirs(paths: &[PathBuf]) -> Result<()> {
-    let sync = |path: &PathBuf| match sync_dir(path) {
+    in_parallel(paths, SYNCS_AT_ONCE, |path| sync_unless_gone(path)).map(drop)
+}
+
+/// Makes durable that a file has its name, or has it no more. Somebody may have removed it since, with the
+/// directory that it was in.
+pub(crate) fn sync_name(path: &Path) -> Result<()> {
+    sync_unless_gone(path.parent().unwrap_or(path))
+}
+
+fn sync_unless_gone(dir: &Path) -> Result<()> {
+    match sync_dir(dir) {
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
-    };
-    in_parallel(paths, SYNCS_AT_ONCE, sync).map(drop)
+    }
 }
 
 /// Whether what is written has to be there after a crash of the machine.
@@ -143,7 +152,7 @@ pub(crate) fn replace_as(
         return Err(error);
     }
     match durable {
-        Durable::Yes => sync_dir(path.parent().unwrap_or(path)),
+        Durable::Yes => sync_name(path),
         Durable::No => Ok(()),
     }
 }
@@ -278,6 +287,14 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    #[test]
+    fn regression_a_name_whose_directory_was_removed_meanwhile_is_durably_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        sync_name(&folder.path().join("file")).unwrap();
+        sync_name(&folder.path().join("gone/file")).unwrap();
+        assert!(sync_dir(&folder.path().join("gone")).is_err());
+    }
 
     #[test]
     fn a_file_that_its_maker_has_locked_keeps_its_name_whoever_looks_for_the_dead() {

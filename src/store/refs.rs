@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::image::Reference;
 use crate::store::error::{Error, Result, io_error};
-use crate::store::files::{ensure_dir, list_if_there, remove_if_exists, replace, sync_dir};
+use crate::store::files::{ensure_dir, list_if_there, remove_if_exists, replace, sync_name};
 use crate::store::gc::{disk_bytes, own_bytes};
 use crate::store::{Store, record};
 
@@ -91,7 +91,7 @@ impl Store {
         if !remove_if_exists(&path)? {
             return Ok(None);
         }
-        sync_dir(path.parent().unwrap_or(&path))?;
+        sync_name(&path)?;
         Ok(Some(bytes + self.prune_empty(&path)))
     }
 
@@ -195,7 +195,7 @@ impl Store {
             // The name has got another image in this moment.
             remove_if_exists(path)?;
         }
-        sync_dir(dir)
+        sync_name(path)
     }
 
     pub(crate) fn ref_path(&self, name: &RefName) -> PathBuf {

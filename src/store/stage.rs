@@ -22,7 +22,7 @@ use crate::layer::{Index, LayerFiles, Limits, ObjectSink, Unpacked, merge, merge
 use crate::store::error::{Error, Result, io_error, layer_error};
 use crate::store::files::{
     create_new, make_dirs_above, remove_if_exists, rename_into, rename_over, sync_dir, sync_dirs,
-    sync_each,
+    sync_each, sync_name,
 };
 use crate::store::images::Reading;
 use crate::store::layout::set_apart;
@@ -215,7 +215,7 @@ impl Stage {
         self.forget_staged(&objects);
         self.store.set_reference_as(image.name, image.to, |path| {
             rename_into(&self.dir, &reference.from, path)?;
-            sync_dir(path.parent().unwrap_or(path))
+            sync_name(path)
         })?;
         Ok(true)
     }
