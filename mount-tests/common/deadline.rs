@@ -147,8 +147,10 @@ pub(crate) fn private_mounts() {
     for line in mounts.lines().rev() {
         // proc_pid_mountinfo(5): the fifth field is the mount point, the one after `-` the type.
         let at = Path::new(line.split(' ').nth(4).expect("a mount point"));
-        let is_fuse = line.split_once(" - ").is_some_and(|(_, kind)| kind.starts_with("fuse."));
-        if is_fuse && is_of_tests(at) {
+        let kind = line.split_once(" - ").map_or("", |(_, kind)| kind);
+        // The kernel's overlayfs may not be mounted again while a copy of it is there.
+        let is_overlay = kind.starts_with("fuse.") || kind.starts_with("overlay ");
+        if is_overlay && is_of_tests(at) {
             match umount2(at, MntFlags::MNT_DETACH) {
                 // It went with the folder that it was in.
                 Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}

@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::common::deadline::PATIENCE;
 use crate::common::{Session, Who, no_beginning, succeed};
 use crate::layers::extract;
 use crate::op::LowerFile;
@@ -118,7 +120,15 @@ impl Worlds {
                 let options = self.options(world);
                 let options = format!("{options},index=on,xino=on,volatile,metacopy={metacopy}");
                 let kind = Some("overlay");
-                mount(kind, &target, kind, MsFlags::empty(), Some(options.as_str())).unwrap();
+                // Another test's program with mounts of its own may have a copy of the last one still.
+                let start = Instant::now();
+                let mount = || mount(kind, &target, kind, MsFlags::empty(), Some(&*options));
+                let mut mounted = mount();
+                while mounted == Err(nix::errno::Errno::EBUSY) && start.elapsed() < PATIENCE {
+                    std::thread::yield_now();
+                    mounted = mount();
+                }
+                mounted.unwrap();
             }
         }
     }
