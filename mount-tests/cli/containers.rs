@@ -11,7 +11,7 @@ use serde_json::Value;
 use strata::store::{MountState, Mounted, Store};
 
 use crate::common::deadline::in_time;
-use crate::common::{Session, Who, mounts_below, run, spawn, succeed};
+use crate::common::{Session, Who, children_of, mounts_below, run, spawn, succeed};
 
 /// Returns a session with the image `base:1` of three files, and the container `box` made of it.
 fn with_container(who: Who) -> Session {
@@ -199,7 +199,7 @@ fn regression_a_mount_that_the_kernel_has_not_ended_yet_is_cleared() {
 }
 
 /// Tells whether the first thread of a process waits for a time to go by.
-fn is_sleeping(pid: u32) -> bool {
+fn is_sleeping(pid: i32) -> bool {
     let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     call.split(' ').next() == Some(&libc::SYS_clock_nanosleep.to_string())
 }
@@ -213,8 +213,8 @@ fn regression_a_server_that_is_about_to_end_is_waited_for() {
         // As that of a mount that umount(8) has ended: it has forgotten the mount, and is there still.
         let server = store.lock_container(&container.id).unwrap();
         let mut command = spawn(session.command(arguments).stdout(Stdio::null()));
-        let pid = command.id();
-        let waiting = || serving(pid).into_iter().chain([pid]).any(is_sleeping);
+        let pid = command.id().cast_signed();
+        let waiting = || children_of(pid).into_iter().chain([pid]).any(is_sleeping);
         while !waiting() {
             assert!(command.try_wait().unwrap().is_none(), "{arguments:?} does not wait");
         }
@@ -224,13 +224,6 @@ fn regression_a_server_that_is_about_to_end_is_waited_for() {
             session.unmount("mount");
         }
     }
-}
-
-/// Returns the processes that a process has started.
-fn serving(pid: u32) -> Vec<u32> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let children = fs::read_to_string(path).unwrap_or_default();
-    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 #[test]

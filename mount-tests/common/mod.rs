@@ -30,7 +30,7 @@ pub(crate) use podman::Podman;
 pub(crate) use refusal::refused;
 pub(crate) use registry::{Registry, succeed};
 pub(crate) use session::{
-    Output, Session, bytes_of, mounts_below, no_beginning, run, run_alone, spawn,
+    Output, Session, bytes_of, children_of, mounts_below, no_beginning, run, run_alone, spawn,
 };
 pub(crate) use setting::{Dice, setting};
 pub(crate) use tree::{Tree, differences, forget_times, tree_of};

@@ -239,3 +239,10 @@ pub(crate) fn bytes_of(pid: u32, field: &str) -> u64 {
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
     kilobytes * 1024
 }
+
+/// Returns the processes that a process has started and that have not been waited for.
+pub(crate) fn children_of(pid: i32) -> Vec<i32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(path).unwrap_or_default();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::deadline::kill_now;
-use crate::common::{Lower, Session, Who, mounts_below, spawn};
+use crate::common::{Lower, Session, Who, children_of, mounts_below, spawn};
 use crate::survive::Watch;
 
 /// How long a server may take to begin on a machine that is slow and busy.
@@ -228,12 +228,6 @@ impl Drop for Held {
             eprintln!("the holder: {error}");
         }
     }
-}
-
-fn children_of(pid: i32) -> Vec<i32> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let children = fs::read_to_string(path).unwrap_or_default();
-    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// Tells whether a process runs: one that was not waited for yet does not. What is killed has ended when

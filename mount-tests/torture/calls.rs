@@ -192,8 +192,8 @@ const ARCH: u32 = 0xc000_00b7;
 impl Call {
     /// Tells whether such a call with these arguments can change something.
     pub(crate) fn changes(&self, arguments: &[u64]) -> bool {
-        let calls = [CALLS, OLD_CALLS].concat();
-        match calls.iter().find(|call| call.number == self.number).map(|call| call.when) {
+        let mut calls = CALLS.iter().chain(OLD_CALLS);
+        match calls.find(|call| call.number == self.number).map(|call| call.when) {
             Some(When::Bits(argument, bits)) => arguments[argument] & u64::from(bits) != 0,
             _ => true,
         }

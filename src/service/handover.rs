@@ -108,29 +108,38 @@ impl Handing {
         }
     }
 
-    /// Returns the socket of a server that has died, if it is as far as this: it had one table of open files
-    /// with this process.
-    fn socket(&self, stage: u64) -> Option<Option<UnixStream>> {
-        let noted = self.0.words().first().map_or(0, |word| word.load(Ordering::Acquire));
-        let number = (noted & STAGES == stage).then_some(noted & !STAGES)?;
-        Some(RawFd::try_from(number).ok().and_then(sys::inherit).map(UnixStream::from))
+    fn noted(&self) -> u64 {
+        self.0.words().first().map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// Tells whether the server is as far as this.
+    fn is_at(&self, stage: u64) -> bool {
+        self.noted() & STAGES == stage
+    }
+
+    /// Takes the socket of a server that has died: it had one table of open files with this process.
+    fn take_socket(&self) -> Option<UnixStream> {
+        let number = RawFd::try_from(self.noted() & !STAGES).ok()?;
+        sys::inherit(number).map(UnixStream::from)
     }
 
     /// Tells whether another program goes on; it is told once more, in the place of a server that has died.
     pub(crate) fn is_over(&self) -> bool {
-        let Some(socket) = self.socket(OVER) else { return false };
-        if let Some(socket) = socket
+        let is_over = self.is_at(OVER);
+        if is_over
+            && let Some(socket) = self.take_socket()
             && let Err(error) = send(&socket, &Heard)
         {
             tracing::debug!("{error}");
         }
-        true
+        is_over
     }
 
     /// Waits until another program has given up that a server which has died told what it knew: it may be
     /// putting the upper in order, which only one process may. It hears no more that it goes on.
     pub(crate) fn wait_until_alone(&self) {
-        if let Some(Some(socket)) = self.socket(TELLS)
+        if self.is_at(TELLS)
+            && let Some(socket) = self.take_socket()
             && let Err(error) = wait_until_gone(&socket)
         {
             tracing::warn!("who wanted to go on with the mount: {error}");
