@@ -84,7 +84,8 @@ fn write(path: PathBuf, text: &str, offset: u64) -> io::Result<()> {
 fn append(path: PathBuf, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).open(path)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()
+    // Done again as a whole it would be there twice.
+    file.sync_all().or_else(|_| file.sync_all())
 }
 
 fn create(path: PathBuf, mode: u32) -> io::Result<()> {

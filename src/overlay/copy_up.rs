@@ -165,14 +165,21 @@ impl Overlay {
         let id = node.lower.ok_or(Error::Stale(node.ino.0))?;
         let gone = node.state.lock().gone;
         let names = if gone { Vec::new() } else { self.names_in_upper(id)? };
+        if names.is_empty() && !gone {
+            // Something else has its name, and a copy without one would be lost with the mount.
+            return Err(Error::Stale(node.ino.0));
+        }
         let attr = self.lower.attr(id)?;
         let copy = self.make_copy(upper, id, &attr)?;
         let stays = self.fill_copy(upper, &copy, (node, id), &attr, need)?;
         let inode = sys::fstat(copy.fd.as_fd())?.ino;
         let more_links = self.add_to_index(&copy, id, &names)?;
         self.place_copy(upper, &copy, id, &names)?;
-        if let Some(more) = more_links {
-            self.note_links(copy.fd.as_fd(), KeptLinks::More(more))?;
+        if let Some(more) = more_links
+            && let Err(error) = self.note_links(copy.fd.as_fd(), KeptLinks::More(more))
+        {
+            // As a crash would leave it.
+            tracing::warn!("{error}; the next mount counts the names of the file");
         }
         let pin = if names.is_empty() {
             upper.forget_name(&copy)?;
@@ -273,6 +280,7 @@ impl Overlay {
         }
     }
 
+    /// Gives a copy its names: all of them, or none and an error.
     fn place_copy(
         &self,
         upper: &Upper,
@@ -285,17 +293,27 @@ impl Overlay {
         if is_marked {
             sys::link_fd(copy.fd.as_fd(), upper.work(), &unfinished)?;
         }
-        for (number, Name { dir, name }) in names.iter().enumerate() {
+        let mut placed = 0;
+        let result = names.iter().try_for_each(|Name { dir, name }| {
             let dir = self.dir_fd(dir)?;
-            keeping_times(dir.as_fd(), || match number {
+            keeping_times(dir.as_fd(), || match placed {
                 0 => upper.place_new(copy, dir.as_fd(), name),
                 _ => Ok(sys::link_fd(copy.fd.as_fd(), dir.as_fd(), name)?),
             })?;
+            placed += 1;
+            Ok(())
+        });
+        if result.is_err() {
+            // What is shown is the lower file again, under all its names.
+            for Name { dir, name } in names.iter().take(placed) {
+                let dir = self.dir_fd(dir)?;
+                keeping_times(dir.as_fd(), || Ok(sys::unlink(dir.as_fd(), name)?))?;
+            }
         }
         if is_marked {
-            sys::unlink(upper.work(), &unfinished)?;
+            upper.let_go(&unfinished);
         }
-        Ok(())
+        result
     }
 
     /// Gives copies the names that a crash has kept from them, and counts the names of others again.
@@ -392,12 +410,16 @@ fn must_be_kept(name: &OsStr) -> bool {
     name.starts_with(b"security.") || name.starts_with(b"system.posix_acl_")
 }
 
-/// Does something in a directory that no program has asked for, and that its times therefore must
-/// not show.
+/// Does something in a directory that no program has asked for, and that its times therefore are not to
+/// show. It fails only if nothing was done: a disk that refuses to have the times set back is no reason
+/// to say so of what is there.
 pub(crate) fn keeping_times(dir: BorrowedFd<'_>, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let stat = sys::fstat(dir)?;
     work()?;
-    Ok(sys::set_times(dir, SetTime::To(stat.atime), SetTime::To(stat.mtime))?)
+    if let Err(error) = sys::set_times(dir, SetTime::To(stat.atime), SetTime::To(stat.mtime)) {
+        tracing::warn!("{error}; a directory looks as if it had been changed now");
+    }
+    Ok(())
 }
 
 fn sync(fd: BorrowedFd<'_>) -> Result<()> {

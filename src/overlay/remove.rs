@@ -203,7 +203,8 @@ impl Overlay {
             (Kind::Directory, _) => {
                 let taken = upper.take_out(fd, name, hide)?;
                 self.dirs.remove(node.ino);
-                upper.discard(&taken)
+                upper.let_go(&taken);
+                Ok(())
             }
             (_, Hide::Yes) => upper.replace_by_whiteout(fd, name),
             (_, Hide::No) => Ok(sys::unlink(fd, name)?),

@@ -254,7 +254,8 @@ impl Upper {
         };
         let flags = RenameFlags::RENAME_EXCHANGE;
         self.or_discard(from, sys::rename(self.work(), from, dir, name, flags))?;
-        self.discard(from)
+        self.let_go(from);
+        Ok(())
     }
 
     /// Gives an open file a name that another one has.
@@ -291,12 +292,18 @@ impl Upper {
 
     /// Deletes a file that did not get a place.
     pub(super) fn or_discard(&self, from: &OsStr, result: sys::Result<()>) -> Result<()> {
-        if result.is_err()
-            && let Err(error) = self.discard(from)
-        {
-            tracing::debug!("{error}; the next mount clears it");
+        if result.is_err() {
+            self.let_go(from);
         }
         Ok(result?)
+    }
+
+    /// Deletes what is in the work directory and nobody needs, after something has been done that its
+    /// failing does not undo.
+    pub(crate) fn let_go(&self, name: &OsStr) {
+        if let Err(error) = self.discard(name) {
+            tracing::warn!("{error}; the next mount clears it");
+        }
     }
 
     /// Makes a file with the type and roughly the mode that it shall have.
