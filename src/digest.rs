@@ -44,18 +44,19 @@ impl Digest {
     /// # Errors
     /// The text is not 64 lower-case hex digits.
     pub fn from_hex(hex: &str) -> Result<Self, ParseDigestError> {
-        let form = || ParseDigestError::Form(hex.to_owned());
-        let digits = hex.as_bytes();
-        if digits.len() != 2 * DIGEST_LEN {
-            return Err(form());
-        }
+        let (pairs, rest) = hex.as_bytes().as_chunks();
         let mut bytes = [0; DIGEST_LEN];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let [high, low] = pair else { return Err(form()) };
-            let value = |digit: &u8| hex_value(*digit).ok_or_else(form);
-            *byte = value(high)? << 4 | value(low)?;
+        // Looked at once for all of them: an image has hundreds of digests.
+        let mut all = 0;
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            let [high, low] = [high, low].map(|digit| HEX_VALUES[usize::from(*digit)]);
+            all |= high | low;
+            *byte = high << 4 | low & 0xf;
         }
-        Ok(Self(bytes))
+        match pairs.len() == DIGEST_LEN && rest.is_empty() && all != NO_DIGIT {
+            true => Ok(Self(bytes)),
+            false => Err(ParseDigestError::Form(hex.to_owned())),
+        }
     }
 
     /// Returns the 32 bytes.
@@ -65,11 +66,8 @@ impl Digest {
 
     /// Returns the 64 hex digits without the algorithm: the form of a file name.
     pub fn hex(&self) -> String {
-        self.0.iter().fold(String::with_capacity(2 * DIGEST_LEN), |mut text, byte| {
-            text.push(HEX[usize::from(byte >> 4)]);
-            text.push(HEX[usize::from(byte & 15)]);
-            text
-        })
+        let digits = self.0.map(|byte| [byte >> 4, byte & 15].map(|half| HEX[usize::from(half)]));
+        str::from_utf8(digits.as_flattened()).unwrap_or_default().to_owned()
     }
 
     /// Returns the first 12 hex digits: the form that people see.
@@ -80,16 +78,21 @@ impl Digest {
     }
 }
 
-const HEX: [char; 16] =
-    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
-fn hex_value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+/// What is in [`HEX_VALUES`] for what is no digit.
+const NO_DIGIT: u8 = 0xff;
+
+/// The value of each digit.
+const HEX_VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[HEX[value as usize] as usize] = value;
+        value += 1;
     }
-}
+    values
+};
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -342,6 +345,23 @@ mod tests {
         assert_eq!(bad, before);
         let mut large = vec![0; MEND_MAX_BYTES + 1];
         assert!(!mend_one_bit(&mut large, expected));
+    }
+
+    #[test]
+    fn every_digit_counts() {
+        let digest =
+            Digest::from_bytes(std::array::from_fn(|at| (at * 37 % 251).try_into().unwrap()));
+        let hex = digest.hex();
+        assert_eq!(Digest::from_hex(&hex), Ok(digest));
+        for at in 0..hex.len() {
+            for wrong in ["g", "A", "/", ":", "`", " ", "\0"] {
+                let mut text = hex.clone();
+                text.replace_range(at..=at, wrong);
+                assert_eq!(Digest::from_hex(&text), Err(ParseDigestError::Form(text)));
+            }
+        }
+        assert!(Digest::from_hex(&hex[1..]).is_err());
+        assert!(Digest::from_hex(&format!("{hex}0")).is_err());
     }
 
     #[test]

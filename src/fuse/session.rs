@@ -29,6 +29,8 @@ pub struct Mount {
     shape: Shape,
     transport: Transport,
     serving: Serving,
+    /// Who has looked whether it answers, and may still be about to end.
+    looker: Option<Looker>,
 }
 
 /// A mount that the kernel has agreed to and that nobody serves yet.
@@ -275,11 +277,11 @@ fn refused(target: &Path, error: &sys::Error) -> Error {
 
 impl Connection {
     /// Begins to serve; returns when the mount has answered.
-    fn serve(self, overlay: Overlay, rings: Option<Rings>, looker: Looker) -> Result<Mount> {
+    fn serve(self, overlay: Overlay, rings: Option<Rings>, mut looker: Looker) -> Result<Mount> {
         let rings = rings.filter(|_| self.shape.agreed & init::OVER_IO_URING != 0);
         let mount = self.begin(overlay, rings, History::Begins)?;
         match looker.look() {
-            Ok(()) => Ok(mount),
+            Ok(()) => Ok(Mount { looker: Some(looker), ..mount }),
             Err(error) => {
                 Err(Error::Silent { target: mount.target().to_owned(), source: error.into() })
             }
@@ -296,7 +298,7 @@ impl Connection {
         let transport = if rings.is_some() { Transport::IoUring } else { Transport::DevFuse };
         let shape = self.shape();
         let serving = serve::begin(self.served(overlay, history)?, rings)?;
-        Ok(Mount { shape, transport, serving })
+        Ok(Mount { shape, transport, serving, looker: None })
     }
 
     /// Returns the connection that another process has made.
@@ -354,7 +356,7 @@ fn check_passthrough(agreed: u64, device: &Device, requests: &Requests) -> Resul
 impl Mount {
     /// Returns a mount of which this process is one of several servers.
     pub(crate) const fn shared(shape: Shape, serving: Serving) -> Self {
-        Self { shape, transport: Transport::DevFuse, serving }
+        Self { shape, transport: Transport::DevFuse, serving, looker: None }
     }
 
     /// Returns this server as the process sees it that is to go on in its place. To be called once, before
@@ -387,7 +389,8 @@ impl Mount {
     /// Serves until the tree is unmounted, by this process when it is told to end (SIGTERM, SIGINT,
     /// SIGHUP) or by another one.
     pub fn wait(self) -> Result<()> {
-        let Self { shape: Shape { target, .. }, serving, .. } = self;
+        let Self { shape: Shape { target, .. }, serving, looker, .. } = self;
+        drop(looker);
         let unmount_on_signal = std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {

@@ -47,11 +47,11 @@ impl Looker {
         }
     }
 
-    /// Has it open the directory, and waits until it has.
+    /// Has it open the directory, and waits until it has, and has closed it again.
     ///
     /// # Errors
     /// Those of open(2).
-    pub fn look(mut self) -> Result<()> {
+    pub fn look(&mut self) -> Result<()> {
         while !self.look_for(Duration::from_secs(60))? {}
         Ok(())
     }
@@ -114,6 +114,8 @@ fn look_when_told(path: &CStr, go: RawFd, answer: RawFd) -> ! {
         // SAFETY: the path is a string that ends with a zero.
         let opened = unsafe { libc::open(path.as_ptr(), flags) };
         let errno = if opened < 0 { Errno::last_raw() } else { 0 };
+        // SAFETY: the call takes a number.
+        unsafe { libc::close(opened) };
         // SAFETY: so many bytes are there.
         unsafe { libc::write(1, (&raw const errno).cast(), size_of::<i32>()) };
     }
@@ -129,10 +131,10 @@ mod tests {
     fn a_directory_is_looked_at_and_what_is_none_is_told() {
         let folder = tempfile::tempdir().unwrap();
         Looker::begin(folder.path()).unwrap().look().unwrap();
-        let missing = Looker::begin(&folder.path().join("missing")).unwrap();
+        let mut missing = Looker::begin(&folder.path().join("missing")).unwrap();
         assert_eq!(missing.look().unwrap_err().errno(), Errno::ENOENT);
         std::fs::write(folder.path().join("file"), "").unwrap();
-        let file = Looker::begin(&folder.path().join("file")).unwrap();
+        let mut file = Looker::begin(&folder.path().join("file")).unwrap();
         assert_eq!(file.look().unwrap_err().errno(), Errno::ENOTDIR);
     }
 
