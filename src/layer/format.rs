@@ -35,6 +35,10 @@ pub(crate) const H_BODY_SHA256: usize = H_ID + 32;
 pub(crate) const H_SHA256: usize = H_BODY_SHA256 + 32;
 const _: () = assert!(H_SHA256 + 32 <= HEADER_BYTES);
 
+/// What the places of inodes and entries are multiples of, in files that are written: a line of the
+/// processor's memory, so that a record is in one.
+pub(crate) const ALIGN: usize = 64;
+
 /// An entry of the section table: offset and length, each a u64.
 pub(crate) const SECTION_BYTES: usize = 16;
 pub(crate) const SECTION_COUNT: usize = 8;
@@ -273,6 +277,11 @@ impl DirentRecord {
         put(&mut bytes, D_TYPE, &[self.file_type]);
         bytes
     }
+}
+
+/// Returns the hash of a directory entry, by which it is looked for.
+pub(crate) fn entry_hash(bytes: &[u8; DIRENT_BYTES]) -> u32 {
+    u32_at(bytes, D_HASH)
 }
 
 /// One of several names of an inode: inode, directory, number of the entry; each a u32, sorted.

@@ -181,8 +181,11 @@ impl Index {
         let record = self.record(Section::Dirents, number as usize)?;
         let Some(record) = record.first_chunk() else { return Err(OUT_OF_RANGE) };
         let record = DirentRecord::read(record);
-        let name = self.slice(Section::Names, record.name as usize, record.name_len.into())?;
-        Ok((record, name))
+        Ok((record, self.name_of(&record)?))
+    }
+
+    fn name_of(&self, entry: &DirentRecord) -> Result<&[u8]> {
+        self.slice(Section::Names, entry.name as usize, entry.name_len.into())
     }
 
     /// Returns the inode of an entry; none of a whiteout. A directory must say of itself that this
@@ -259,7 +262,7 @@ impl Index {
         self.heap(record.data, record.size)
     }
 
-    /// Returns the entry `name` of a directory, which is looked for by hash and name, and its inode.
+    /// Returns the inode of the entry `name` of a directory, which is looked for by hash and name.
     /// A whiteout is no entry.
     pub(crate) fn lookup(&self, dir: u32, name: &[u8]) -> Result<Option<u32>> {
         let record = self.inode(dir)?;
@@ -267,20 +270,47 @@ impl Index {
             return Err(Error::Damaged("a lookup in what is not a directory"));
         }
         let (first, count) = record.dirents();
+        let table = (first as usize).checked_mul(f::DIRENT_BYTES);
+        let table = table.zip((count as usize).checked_mul(f::DIRENT_BYTES)).ok_or(OUT_OF_RANGE)?;
+        let (entries, _) = self.slice(Section::Dirents, table.0, table.1)?.as_chunks();
         let hash = f::name_hash(name);
-        let (mut low, mut high) = (first, first.saturating_add(count));
+        let mut at = first_not_below(entries, hash);
+        // Mostly one at most has this hash.
+        let is_next_too = entries.get(at + 1).is_some_and(|next| f::entry_hash(next) == hash);
+        if is_next_too {
+            let rest = entries.get(at..).unwrap_or_default();
+            at += self.search_equal(rest, hash, name)?;
+        }
+        let Some(entry) = entries.get(at).filter(|entry| f::entry_hash(entry) == hash) else {
+            return Ok(None);
+        };
+        let entry = DirentRecord::read(entry);
+        // No more than the `count` that is added up to `first`.
+        let number = first.saturating_add(u32::try_from(at).unwrap_or(u32::MAX));
+        // Mostly it is the one: looked at now, its memory is waited for together with that of the name.
+        let inode = self.entered((dir, number), &entry);
+        match self.name_of(&entry)? == name {
+            true => Ok(inode?.map(|_| entry.inode)),
+            false => Ok(None),
+        }
+    }
+
+    /// Returns how many of the entries of a directory are before a name, of those that begin with one
+    /// of its hash.
+    fn search_equal(
+        &self,
+        entries: &[[u8; f::DIRENT_BYTES]],
+        hash: u32,
+        name: &[u8],
+    ) -> Result<usize> {
+        let (mut low, mut high) = (0, entries.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            let (record, its_name) = self.unchecked_dirent(middle)?;
-            match record.hash.cmp(&hash).then_with(|| its_name.cmp(name)) {
-                Ordering::Less => low = middle + 1,
-                Ordering::Greater => high = middle,
-                Ordering::Equal => {
-                    return Ok(self.entered((dir, middle), &record)?.map(|_| record.inode));
-                }
-            }
+            let Some(entry) = entries.get(middle).map(DirentRecord::read) else { break };
+            let is_before = entry.hash <= hash && self.name_of(&entry)? < name;
+            if is_before { low = middle + 1 } else { high = middle }
         }
-        Ok(None)
+        Ok(low)
     }
 
     /// Returns directory and entry number of every name of an inode.
@@ -371,6 +401,29 @@ impl Index {
 /// of what it costs to look at a record.
 const OUT_OF_RANGE: Error = Error::Damaged("a number is out of range");
 
+/// Returns how many of the entries of a directory, sorted by their hash, have one that is below `hash`.
+///
+/// Hashes are spread evenly, so the place is near where it would be if they were so exactly. From there
+/// it is between two of the entries at a distance of 1, 2, 4…
+fn first_not_below(entries: &[[u8; f::DIRENT_BYTES]], hash: u32) -> usize {
+    let is_below = |at: usize| entries.get(at).is_some_and(|entry| f::entry_hash(entry) < hash);
+    let guess = u64::from(hash).saturating_mul(entries.len() as u64) >> 32;
+    let guess = usize::try_from(guess).unwrap_or(0);
+    let (mut low, mut high, mut step) = (guess, guess, 1);
+    while is_below(high) {
+        (low, high, step) = (high + 1, high + step, step * 2);
+    }
+    if high == guess {
+        step = 1;
+        while low > 0 && !is_below(low - 1) {
+            (low, high, step) = (low.saturating_sub(step), low - 1, step * 2);
+        }
+    }
+    let high = high.min(entries.len());
+    let between = entries.get(low..high).unwrap_or_default();
+    low + between.partition_point(|entry| f::entry_hash(entry) < hash)
+}
+
 /// Returns the sum of what is behind the header page.
 fn hash_body(file: &File) -> Result<Digest> {
     let mut hasher = Hasher::default();
@@ -432,4 +485,37 @@ fn read_sections(header: &[u8], file_len: usize) -> Result<[(usize, usize); f::S
 fn digest_at(bytes: &[u8], at: usize) -> Result<Digest> {
     let digest = bytes.get(at..at + 32).and_then(|bytes| bytes.try_into().ok());
     digest.map(Digest::from_bytes).ok_or(Error::Damaged("a digest is out of range"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(hashes: &[u32]) -> Vec<[u8; f::DIRENT_BYTES]> {
+        let entry = |hash: &u32| {
+            DirentRecord { hash: *hash, name: 0, inode: 0, name_len: 1, file_type: 8 }.write()
+        };
+        hashes.iter().map(entry).collect()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_first_of_a_hash_is_found_however_hashes_are_spread(
+            mut hashes: Vec<u32>, shift in 0_u32..32, wanted: u32,
+        ) {
+            // From evenly to all the same.
+            hashes.iter_mut().for_each(|hash| *hash >>= shift);
+            hashes.sort_unstable();
+            let all = entries(&hashes);
+            for wanted in hashes.iter().copied().chain([wanted, wanted >> shift, 0, u32::MAX]) {
+                let expected = hashes.partition_point(|hash| *hash < wanted);
+                proptest::prop_assert_eq!(first_not_below(&all, wanted), expected);
+            }
+        }
+
+        #[test]
+        fn what_is_not_sorted_is_come_to_an_end_of(hashes: Vec<u32>, wanted: u32) {
+            proptest::prop_assert!(first_not_below(&entries(&hashes), wanted) <= hashes.len());
+        }
+    }
 }

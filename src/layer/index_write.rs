@@ -93,7 +93,7 @@ impl IndexWriter {
         sections.push((Section::Dirents, u64::from(numbered.dirents) * f::DIRENT_BYTES as u64));
         self.write(&numbered.names)?;
         sections.push((Section::Names, numbered.names.len() as u64));
-        self.pad_to(8)?;
+        self.pad()?;
         let content_len = self.write_inodes(tree, &numbered)?;
         sections.push((Section::Inodes, (numbered.order.len() * f::INODE_BYTES) as u64));
         self.write_links(&numbered)?;
@@ -133,7 +133,7 @@ impl IndexWriter {
     /// Walks the tree directory by directory, numbering inodes as they are met, so that the inodes
     /// of one directory lie together.
     fn write_dirents(&mut self, tree: &mut Tree) -> Result<Numbered> {
-        self.pad_to(8)?;
+        self.pad()?;
         let mut numbered = Numbered::new(tree.inode_count());
         numbered.number(tree.inode_of(ROOT), (0, 0));
         let base = tree.base();
@@ -206,15 +206,11 @@ impl IndexWriter {
         Ok(())
     }
 
-    /// Writes zeros up to a multiple of `align`; the section before ends where it ended.
-    fn pad_to(&mut self, align: u64) -> Result<()> {
-        let over = self.body_len % align;
-        if over != 0 {
-            let zeros = [0; 8];
-            let len = usize::try_from(align - over).unwrap_or(0);
-            self.write(zeros.get(..len).unwrap_or_default())?;
-        }
-        Ok(())
+    /// Writes zeros up to a multiple of `ALIGN`; the section before ends where it ended.
+    fn pad(&mut self) -> Result<()> {
+        let missing = self.body_len.next_multiple_of(f::ALIGN as u64) - self.body_len;
+        let zeros = [0; f::ALIGN];
+        self.write(zeros.get(..usize::try_from(missing).unwrap_or(0)).unwrap_or_default())
     }
 }
 
@@ -288,12 +284,12 @@ impl Header {
         Ok(())
     }
 
-    /// Writes the section table. Sections that follow padding begin at a multiple of 8.
+    /// Writes the section table. Sections that follow padding begin at a multiple of `ALIGN`.
     fn sections(&mut self, sections: &[(Section, u64)]) {
         let mut offset = f::HEADER_BYTES as u64;
         for (section, len) in sections {
             if matches!(section, Section::Dirents | Section::Inodes) {
-                offset = offset.next_multiple_of(8);
+                offset = offset.next_multiple_of(f::ALIGN as u64);
             }
             let at = f::H_SECTIONS + *section as usize * f::SECTION_BYTES;
             put(&mut *self.0, at, &offset.to_le_bytes());

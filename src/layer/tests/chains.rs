@@ -146,3 +146,22 @@ fn walk_without_crash(index: &Index) {
     let dir = tempfile::tempfile().unwrap();
     drop(merge(std::slice::from_ref(index), Limits::NONE, dir));
 }
+
+#[test]
+fn names_of_one_hash_are_told_apart() {
+    let (one, other, third) = ("costarring", "liquid", "macallums");
+    assert_eq!(format::name_hash(one.as_bytes()), format::name_hash(other.as_bytes()));
+    let found = |entries: &[&str], name: &str| {
+        let (chain, _) = merged(&[tar_of(entries)]).unwrap();
+        let inode = chain.lookup(ROOT, name.as_ref()).unwrap()?;
+        Some(chain.attr(inode).unwrap().size)
+    };
+    let both = ["liquid=22", "macallums=333", "costarring=1"];
+    assert_eq!([one, other, third].map(|name| found(&both, name)), [Some(1), Some(2), Some(3)]);
+    assert_eq!(found(&both, "declinate"), None);
+    for (is_there, is_not) in [(one, other), (other, one)] {
+        let entries = [&format!("{is_there}=22")[..], "macallums=333"];
+        assert_eq!(found(&entries, is_there), Some(2));
+        assert_eq!(found(&entries, is_not), None);
+    }
+}
