@@ -169,19 +169,14 @@ impl Index {
 
     /// Returns the directory entry with this number, and its name, which is one that a file can have.
     pub(crate) fn dirent(&self, number: u32) -> Result<(DirentRecord, &[u8])> {
-        let (record, name) = self.unchecked_dirent(number)?;
+        let record = self.record(Section::Dirents, number as usize)?;
+        let Some(record) = record.first_chunk() else { return Err(OUT_OF_RANGE) };
+        let record = DirentRecord::read(record);
+        let name = self.name_of(&record)?;
         if matches!(name, b"" | b"." | b"..") || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
             return Err(Error::Damaged("a name that no file can have"));
         }
         Ok((record, name))
-    }
-
-    /// Returns the directory entry with this number, its name as it stands there.
-    fn unchecked_dirent(&self, number: u32) -> Result<(DirentRecord, &[u8])> {
-        let record = self.record(Section::Dirents, number as usize)?;
-        let Some(record) = record.first_chunk() else { return Err(OUT_OF_RANGE) };
-        let record = DirentRecord::read(record);
-        Ok((record, self.name_of(&record)?))
     }
 
     fn name_of(&self, entry: &DirentRecord) -> Result<&[u8]> {
@@ -270,9 +265,8 @@ impl Index {
             return Err(Error::Damaged("a lookup in what is not a directory"));
         }
         let (first, count) = record.dirents();
-        let table = (first as usize).checked_mul(f::DIRENT_BYTES);
-        let table = table.zip((count as usize).checked_mul(f::DIRENT_BYTES)).ok_or(OUT_OF_RANGE)?;
-        let (entries, _) = self.slice(Section::Dirents, table.0, table.1)?.as_chunks();
+        let entries = self.records(Section::Dirents, first as usize, count as usize)?;
+        let (entries, _) = entries.as_chunks();
         let hash = f::name_hash(name);
         let mut at = first_not_below(entries, hash);
         // Mostly one at most has this hash.
@@ -373,9 +367,15 @@ impl Index {
     }
 
     fn record(&self, section: Section, number: usize) -> Result<&[u8]> {
+        self.records(section, number, 1)
+    }
+
+    /// Returns the bytes of so many records of a section, one behind the other.
+    fn records(&self, section: Section, first: usize, count: usize) -> Result<&[u8]> {
         let size = section.record_bytes();
-        let Some(offset) = number.checked_mul(size) else { return Err(OUT_OF_RANGE) };
-        self.slice(section, offset, size)
+        let (offset, len) = (first.checked_mul(size), count.checked_mul(size));
+        let (offset, len) = offset.zip(len).ok_or(OUT_OF_RANGE)?;
+        self.slice(section, offset, len)
     }
 
     /// Returns bytes of a section; those outside of it are an error.
@@ -414,7 +414,6 @@ fn first_not_below(entries: &[[u8; f::DIRENT_BYTES]], hash: u32) -> usize {
         (low, high, step) = (high + 1, high + step, step * 2);
     }
     if high == guess {
-        step = 1;
         while low > 0 && !is_below(low - 1) {
             (low, high, step) = (low.saturating_sub(step), low - 1, step * 2);
         }
