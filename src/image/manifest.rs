@@ -387,6 +387,18 @@ mod tests {
     }
 
     #[test]
+    fn regression_a_long_number_is_written_as_it_was_read() {
+        let text =
+            br#"{"schemaVersion":2,"manifests":[],"x":222222222222222222222222222222222222222}"#;
+        let read = Parsed::parse(text, None).expect("an index");
+        let Parsed::Index(index) = &read else { panic!("an index") };
+        let written = index.to_bytes();
+        let x = serde_json::from_slice::<Value>(&written).expect("JSON")["x"].as_f64();
+        assert_eq!(x, Some(222_222_222_222_222_222_222_222_222_222_222_222_222.0));
+        assert_eq!(Parsed::parse(&written, None).expect("an index"), read);
+    }
+
+    #[test]
     fn fields_are_written_in_the_order_of_the_specification() {
         let config = Descriptor::new(media_type::OCI_CONFIG, Digest::of(b""), 2);
         let manifest = Manifest::new(media_type::OCI_MANIFEST, config, Vec::new());
