@@ -3,19 +3,26 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use crate::digest::{Digest, Hasher};
+use crate::layer::copy::WRITE_BACK_STEP;
 use crate::layer::error::Result;
 use crate::layer::format::INLINE_MAX;
 use crate::layer::index_write::IndexWriter;
 use crate::layer::limits::{Limits, SPARSE_MAX};
 use crate::layer::sparse::Segment;
+use crate::sys;
 
 /// Up to this size an object is made in memory, so that one that is known already costs no write.
 const BUFFER_MAX: u64 = 1 << 20;
-/// Bytes moved at once for larger ones.
+/// So much of larger ones is read and hashed at once: what a processor's cache holds.
 const CHUNK: usize = 128 * 1024;
+/// So much of larger ones is written at once, each piece at a multiple of its length. What one call writes the
+/// kernel keeps in as few and as large folios as it can, and it maps the more at once the larger they are.
+/// A processor's cache holds it still, so that writing it costs no more than writing less.
+const PIECE: usize = 512 * 1024;
 
 /// Takes the contents of files that are not kept in the index.
 pub trait ObjectSink {
@@ -121,21 +128,30 @@ impl<'a> Contents<'a> {
     fn stream(&mut self, size: u64, segments: &[Segment], read: Read<'_>) -> Result<Stored> {
         let file = self.sink.begin()?;
         let mut hasher = Hasher::default();
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let longest = segments.iter().map(|piece| piece.len).max().unwrap_or(0);
+        buffer.resize(usize::try_from(longest).unwrap_or(PIECE).min(PIECE), 0);
         let mut at = 0;
         for piece in segments {
             hash_zeros(&mut hasher, piece.offset - at);
             at = piece.offset;
             let end = piece.offset + piece.len;
             while at < end {
-                let len = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
-                let chunk = buffer.get_mut(..len).unwrap_or_default();
-                read(chunk)?;
-                hasher.update(chunk);
-                file.write_all_at(chunk, at)?;
+                let in_piece = usize::try_from(at % PIECE as u64).unwrap_or(0);
+                let len = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE - in_piece);
+                let piece = buffer.get_mut(..len).unwrap_or_default();
+                for chunk in piece.chunks_mut(CHUNK) {
+                    read(chunk)?;
+                    hasher.update(chunk);
+                }
+                file.write_all_at(piece, at)?;
                 at += len as u64;
+                if at.is_multiple_of(WRITE_BACK_STEP) {
+                    sys::begin_write_back(file.as_fd());
+                }
             }
         }
+        self.buffer = buffer;
         hash_zeros(&mut hasher, size - at);
         file.set_len(size)?;
         let digest = hasher.finish();
@@ -159,5 +175,60 @@ fn hash_zeros(hasher: &mut Hasher, mut len: u64) {
         let step = len.min(ZEROS.len() as u64);
         hasher.update(ZEROS.get(..usize::try_from(step).unwrap_or(0)).unwrap_or_default());
         len -= step;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// Keeps the one object that it is given.
+    #[derive(Default)]
+    struct One(Option<(File, Digest)>);
+
+    impl ObjectSink for One {
+        fn put(&mut self, _: Digest, _: &[u8]) -> io::Result<()> {
+            panic!("it is larger than what is made in memory")
+        }
+
+        fn begin(&mut self) -> io::Result<File> {
+            tempfile::tempfile()
+        }
+
+        fn commit(&mut self, file: File, digest: Digest) -> io::Result<()> {
+            self.0 = Some((file, digest));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_large_content_is_whole_wherever_its_segments_begin_and_end() {
+        let piece = PIECE as u64;
+        let segments = [(3, piece), (2 * piece - 1, 2), (3 * piece, 17 * piece + 9)]
+            .map(|(offset, len)| Segment { offset, len });
+        let size = 21 * piece;
+        let mut expected = vec![0; usize::try_from(size).unwrap()];
+        let mut bytes = (1..=251).cycle();
+        for Segment { offset, len } in segments {
+            let [start, end] = [offset, offset + len].map(|at| usize::try_from(at).unwrap());
+            expected[start..end].fill_with(|| bytes.next().unwrap());
+        }
+        let mut bytes = (1..=251).cycle();
+        let mut read = |buffer: &mut [u8]| {
+            buffer.fill_with(|| bytes.next().unwrap());
+            Ok(())
+        };
+        let (mut sink, mut index) =
+            (One::default(), IndexWriter::new(tempfile::tempfile().unwrap()).unwrap());
+        let stored = Contents::new(&mut sink).store(size, &segments, &mut read, &mut index);
+        assert_eq!(stored.unwrap(), Some(Stored::Object(0)));
+        let (mut file, digest) = sink.0.unwrap();
+        let mut found = Vec::new();
+        io::Seek::rewind(&mut file).unwrap();
+        file.read_to_end(&mut found).unwrap();
+        assert!(found == expected);
+        assert_eq!(digest, Digest::of(&expected));
     }
 }

@@ -7,14 +7,29 @@ use std::os::unix::fs::FileExt;
 
 use crate::sys::{self, Errno};
 
-/// Most that one call copies, so that a signal is heeded in time.
-const STEP: u64 = 64 << 20;
+/// After so much of a file the disk is told to begin with it, in bytes: so it works while the rest is made,
+/// and who waits for it at the end waits for a part.
+pub(crate) const WRITE_BACK_STEP: u64 = 8 << 20;
+
+/// When what is copied goes to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WriteBack {
+    /// While the rest is copied: it is synced next.
+    Early,
+    /// When the kernel wants: nobody waits for it.
+    Late,
+}
 
 /// Copies the first `len` bytes of a file into an empty one, which has that length then.
 ///
 /// # Errors
 /// `EIO` when the file ends before.
-pub(crate) fn copy_content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -> sys::Result<()> {
+pub(crate) fn copy_content(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    len: u64,
+    write_back: WriteBack,
+) -> sys::Result<()> {
     if sys::clone_range(from, 0, 0, to, 0).is_ok() {
         return sys::truncate_fd(to, len);
     }
@@ -22,8 +37,15 @@ pub(crate) fn copy_content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -
     let mut at = 0;
     while let Some(start) = sys::seek_data(from, at)?.filter(|start| *start < len) {
         let end = sys::seek_hole(from, start)?.unwrap_or(len).min(len);
-        copy_piece(from, to, start, end)?;
-        at = end;
+        at = start;
+        while at < end {
+            let until = end.min(at.saturating_add(WRITE_BACK_STEP));
+            copy_piece(from, to, at, until)?;
+            if write_back == WriteBack::Early && until - at == WRITE_BACK_STEP {
+                sys::begin_write_back(to);
+            }
+            at = until;
+        }
     }
     Ok(())
 }
@@ -31,7 +53,7 @@ pub(crate) fn copy_content(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: u64) -
 fn copy_piece(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> sys::Result<()> {
     let mut at = start;
     while at < end {
-        let len = usize::try_from((end - at).min(STEP)).unwrap_or(0);
+        let len = usize::try_from(end - at).unwrap_or(0);
         match sys::copy_range(from, at, to, at, len) {
             Ok(0) => return Err(sys::Error::new("copy_file_range: a file ends early", Errno::EIO)),
             Ok(copied) => at += copied as u64,
@@ -63,4 +85,60 @@ fn copy_through(from: OwnedFd, to: OwnedFd, start: u64, end: u64) -> sys::Result
         at += len as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    /// Returns a file of three pieces of data with holes between, and its bytes.
+    fn with_holes(to: &mut File) -> Vec<u8> {
+        let step = usize::try_from(WRITE_BACK_STEP).unwrap();
+        let mut bytes = vec![0; 5 * step];
+        for (start, len) in [(0, step + 4096), (2 * step, 2 * step), (5 * step - 7, 7)] {
+            for (byte, number) in bytes[start..start + len].iter_mut().zip((1..=251).cycle()) {
+                *byte = number;
+            }
+            to.write_all_at(&bytes[start..start + len], start as u64).unwrap();
+        }
+        bytes
+    }
+
+    fn read(mut file: &File) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_copy_has_the_content_and_the_holes_whenever_it_goes_to_the_disk() {
+        let mut from = tempfile::tempfile().unwrap();
+        let bytes = with_holes(&mut from);
+        for write_back in [WriteBack::Early, WriteBack::Late] {
+            let to = tempfile::tempfile().unwrap();
+            copy_content(from.as_fd(), to.as_fd(), bytes.len() as u64, write_back).unwrap();
+            assert!(read(&to) == bytes, "{write_back:?}");
+            let taken = to.metadata().unwrap().blocks() * 512;
+            assert!(taken < bytes.len() as u64, "{write_back:?}: {taken} bytes are taken");
+        }
+    }
+
+    #[test]
+    fn a_part_is_copied_through_memory_from_where_it_is() {
+        let mut from = tempfile::tempfile().unwrap();
+        let bytes = with_holes(&mut from);
+        let to = tempfile::tempfile().unwrap();
+        let (start, end) = (4095, WRITE_BACK_STEP + 4095);
+        let [source, copy] = [&from, &to].map(|file| sys::dup(file.as_fd()).unwrap());
+        copy_through(source, copy, start, end).unwrap();
+        let copied = read(&to);
+        let end = usize::try_from(end).unwrap();
+        assert_eq!(copied.len(), end);
+        assert!(copied[..4095].iter().all(|byte| *byte == 0));
+        assert!(copied[4095..] == bytes[4095..end]);
+    }
 }

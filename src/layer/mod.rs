@@ -54,7 +54,7 @@ pub use account::{Account, account};
 pub use chain::{Attr, Chain, Content, Entry, LayerSource, ObjectSource, ROOT, Verify};
 pub use compression::{Compressed, Gzip, decompress};
 pub use content::ObjectSink;
-pub(crate) use copy::copy_content;
+pub(crate) use copy::{WriteBack, copy_content};
 pub use error::{Error, Result};
 pub use format::{INLINE_MAX, IndexKind};
 pub use index::Index;

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crate::layer::Kind;
+use crate::layer::{self, Kind, WriteBack};
 use crate::overlay::Overlay;
 use crate::overlay::error::{Error, Result};
 use crate::overlay::lower::{Lower, LowerAttr, LowerFile, LowerId};
@@ -240,7 +240,7 @@ impl Overlay {
             upper.namespace().set(XattrTarget::Fd(fd), Mark::Metacopy, b"")?;
         }
         if has_content {
-            copy_content(&self.lower.open(id)?, fd, keep)?;
+            copy_content(&self.lower.open(id)?, (fd, keep), upper.is_volatile())?;
         }
         copy_xattrs(&*self.lower, upper, id, fd)?;
         if self.mark_origin(upper, fd, kind, id)? == Origin::Unmarked {
@@ -346,7 +346,7 @@ impl Overlay {
         let fd = file.as_fd();
         let is_cut = keep < stat.size;
         if keep > 0 {
-            copy_content(&self.lower.open(id)?, fd, stat.size.min(keep))?;
+            copy_content(&self.lower.open(id)?, (fd, stat.size.min(keep)), upper.is_volatile())?;
         }
         if is_cut {
             // Now, while what is left of it is shown from the lower: what was copied is not all that it
@@ -426,14 +426,19 @@ fn sync(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(File::from(sys::dup(fd)?).sync_all()?)
 }
 
-/// Copies the first `len` bytes of a lower file.
-fn copy_content(from: &LowerFile, to: BorrowedFd<'_>, len: u64) -> Result<()> {
+/// Copies the first `len` bytes of a lower file, which are synced next where the upper is not volatile.
+fn copy_content(
+    from: &LowerFile,
+    (to, len): (BorrowedFd<'_>, u64),
+    is_volatile: bool,
+) -> Result<()> {
+    let write_back = if is_volatile { WriteBack::Late } else { WriteBack::Early };
     match from {
         LowerFile::Bytes(bytes) => {
             let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
             let file = File::from(sys::dup(to)?);
             Ok(file.write_all_at(bytes.get(..len).unwrap_or_default(), 0)?)
         }
-        LowerFile::File(file) => Ok(crate::layer::copy_content(file.as_fd(), to, len)?),
+        LowerFile::File(file) => Ok(layer::copy_content(file.as_fd(), to, len, write_back)?),
     }
 }

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::layer::copy_content;
+use crate::layer::{WriteBack, copy_content};
 use crate::sys::{
     self, DirStream, Errno, SetTime, SetXattr, Stat, Time, XattrTarget, mode, open_flags,
 };
@@ -158,7 +158,7 @@ impl Copier<'_> {
             mode::REGULAR => {
                 let file = sys::open(from, name, open_flags::READ_UNSEEN, 0)?;
                 let copy = sys::open(to, name, open_flags::CREATE_NEW, 0o600)?;
-                copy_content(file.as_fd(), copy.as_fd(), stat.size)?;
+                copy_content(file.as_fd(), copy.as_fd(), stat.size, WriteBack::Early)?;
                 copy
             }
             mode::SYMLINK => {

@@ -457,7 +457,9 @@ impl Stage {
         let path = self.place_for(digest)?;
         let mut file = create_new(&path, 0o444)?;
         file.write_all(bytes).map_err(io_error("write", &path))?;
-        begin_write_back(&file, bytes.len() as u64);
+        if bytes.len() as u64 >= WRITE_BACK_MIN {
+            sys::begin_write_back(file.as_fd());
+        }
         self.staged.insert(digest);
         Ok(())
     }
@@ -472,7 +474,7 @@ impl Stage {
         file.set_permissions(fs::Permissions::from_mode(0o444))
             .map_err(io_error("write", &large))?;
         rename(&large, &path)?;
-        begin_write_back(file, u64::MAX);
+        sys::begin_write_back(file.as_fd());
         self.staged.insert(digest);
         Ok(())
     }
@@ -558,16 +560,6 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 fn open_kept(path: &Path) -> Result<Index> {
     let file = File::open(path).map_err(io_error("open", path))?;
     Index::open(&file).map_err(layer_error(path))
-}
-
-/// Has the disk busy with an object while the next ones are made. The barrier waits for what is left, and
-/// tells what went wrong.
-fn begin_write_back(file: &File, len_bytes: u64) {
-    if len_bytes >= WRITE_BACK_MIN
-        && let Err(error) = sys::begin_write_back(file.as_fd())
-    {
-        tracing::debug!("{error}");
-    }
 }
 
 /// Returns how much more may be written to the file system of a directory.

@@ -157,17 +157,16 @@ pub fn sync_fs(fd: impl AsFd) -> Result<()> {
     check(nix::unistd::syncfs(fd), || format!("syncfs({})", fd.as_raw_fd()))
 }
 
-/// Begins to write what has been written to a file to the disk, and waits for nothing
-/// (`sync_file_range`).
-///
-/// # Errors
-/// `ESPIPE` for what is no file, `ENOSYS` where the kernel has no such call.
-pub fn begin_write_back(fd: BorrowedFd<'_>) -> Result<()> {
+/// Has the disk begin with what was written to a file, and waits for nothing (`sync_file_range`). Where that
+/// cannot be, it begins later: who syncs the file waits for it, and is told what went wrong.
+pub fn begin_write_back(fd: BorrowedFd<'_>) {
     // SAFETY: the call takes numbers, and the descriptor is open for its length.
     let result =
         unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
     let call = || format!("sync_file_range({}, 0, 0, WRITE)", fd.as_raw_fd());
-    check_raw(result, call).map(drop)
+    if let Err(error) = check_raw(result, call) {
+        tracing::debug!("{error}");
+    }
 }
 
 /// Tells the error that writing a file back has met since `fd` was opened, or that nobody was told
