@@ -2,6 +2,7 @@
 //! kernel, holes left out.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
@@ -37,27 +38,26 @@ pub(crate) fn copy_content(
     let mut at = 0;
     while let Some(start) = sys::seek_data(from, at)?.filter(|start| *start < len) {
         let end = sys::seek_hole(from, start)?.unwrap_or(len).min(len);
-        at = start;
-        while at < end {
-            let until = end.min(at.saturating_add(WRITE_BACK_STEP));
-            copy_piece(from, to, at, until)?;
-            if write_back == WriteBack::Early && until - at == WRITE_BACK_STEP {
-                sys::begin_write_back(to);
-            }
-            at = until;
-        }
+        copy_data(from, to, start..end, write_back)?;
+        at = end;
     }
     Ok(())
 }
 
-fn copy_piece(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) -> sys::Result<()> {
-    let mut at = start;
-    while at < end {
-        let len = usize::try_from(end - at).unwrap_or(0);
+fn copy_data(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    data: Range<u64>,
+    write_back: WriteBack,
+) -> sys::Result<()> {
+    let mut at = data.start;
+    while at < data.end {
+        let step = data.end.min(at.saturating_add(WRITE_BACK_STEP));
+        let len = usize::try_from(step - at).unwrap_or(0);
         match sys::copy_range(from, at, to, at, len) {
             Ok(0) => return Err(sys::Error::new("copy_file_range: a file ends early", Errno::EIO)),
             Ok(copied) => at += copied as u64,
-            Err(error) if error.errno() == Errno::EINTR => {}
+            Err(error) if error.errno() == Errno::EINTR => continue,
             // Another file system, or one that cannot.
             Err(error)
                 if matches!(
@@ -65,9 +65,13 @@ fn copy_piece(from: BorrowedFd<'_>, to: BorrowedFd<'_>, start: u64, end: u64) ->
                     Errno::EXDEV | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP
                 ) =>
             {
-                return copy_through(sys::dup(from)?, sys::dup(to)?, at, end);
+                copy_through(sys::dup(from)?, sys::dup(to)?, at, step)?;
+                at = step;
             }
             Err(error) => return Err(error),
+        }
+        if write_back == WriteBack::Early && at < data.end {
+            sys::begin_write_back(to);
         }
     }
     Ok(())

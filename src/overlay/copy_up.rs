@@ -240,7 +240,7 @@ impl Overlay {
             upper.namespace().set(XattrTarget::Fd(fd), Mark::Metacopy, b"")?;
         }
         if has_content {
-            copy_content(&self.lower.open(id)?, (fd, keep), upper.is_volatile())?;
+            copy_content(upper, &self.lower.open(id)?, fd, keep)?;
         }
         copy_xattrs(&*self.lower, upper, id, fd)?;
         if self.mark_origin(upper, fd, kind, id)? == Origin::Unmarked {
@@ -346,7 +346,7 @@ impl Overlay {
         let fd = file.as_fd();
         let is_cut = keep < stat.size;
         if keep > 0 {
-            copy_content(&self.lower.open(id)?, (fd, stat.size.min(keep)), upper.is_volatile())?;
+            copy_content(upper, &self.lower.open(id)?, fd, stat.size.min(keep))?;
         }
         if is_cut {
             // Now, while what is left of it is shown from the lower: what was copied is not all that it
@@ -426,13 +426,10 @@ fn sync(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(File::from(sys::dup(fd)?).sync_all()?)
 }
 
-/// Copies the first `len` bytes of a lower file, which are synced next where the upper is not volatile.
-fn copy_content(
-    from: &LowerFile,
-    (to, len): (BorrowedFd<'_>, u64),
-    is_volatile: bool,
-) -> Result<()> {
-    let write_back = if is_volatile { WriteBack::Late } else { WriteBack::Early };
+/// Copies the first `len` bytes of a lower file into one of the upper, which is synced next where that is
+/// not volatile.
+fn copy_content(upper: &Upper, from: &LowerFile, to: BorrowedFd<'_>, len: u64) -> Result<()> {
+    let write_back = if upper.is_volatile() { WriteBack::Late } else { WriteBack::Early };
     match from {
         LowerFile::Bytes(bytes) => {
             let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
